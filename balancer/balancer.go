@@ -31,7 +31,8 @@ type Strategy interface {
 // concurrent use, neither block nor allocate.
 type Picker interface {
 	// Pick returns an eligible endpoint, preferring those not in r.Tried, or ErrNoEndpoint. Each successful
-	// Pick is followed by exactly one Observe with End set.
+	// Pick is followed by exactly one Observe with End set. The caller, not the picker, counts the pick in
+	// Endpoint.AddInflight, so that the number is right for every strategy and over a change of strategy.
 	Pick(r *Request) (*Endpoint, error)
 	// Observe tells the picker what became of a pick.
 	Observe(e *Endpoint, o Observation)

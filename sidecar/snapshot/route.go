@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
@@ -29,7 +30,13 @@ type VirtualHost struct {
 	Name    string
 	Domains []string
 	Routes  []*Route
+
+	used atomic.Bool
 }
+
+// TakeUsed says whether Match was called since the last TakeUsed: on-demand discovery lets go of virtual hosts
+// that nobody calls.
+func (vh *VirtualHost) TakeUsed() bool { return vh.used.Swap(false) }
 
 // NewRouteTable indexes virtual hosts. Where two claim a domain the first wins; compile reports the other.
 func NewRouteTable(name, version string, ignorePort bool, hosts []*VirtualHost) *RouteTable {
@@ -125,6 +132,9 @@ func (t *RouteTable) host(a string) *VirtualHost {
 
 // Match returns the first route that takes the request, or nil.
 func (vh *VirtualHost) Match(x *exchange.Exchange) *Route {
+	if !vh.used.Load() { // the load keeps the cache line shared
+		vh.used.Store(true)
+	}
 	path := x.Req.PathOnly()
 	for _, r := range vh.Routes {
 		if r.Match.matches(x, path) {
@@ -233,6 +243,9 @@ func hasPrefix(s, prefix string, fold bool) bool {
 	}
 	return s[:len(prefix)] == prefix
 }
+
+// Matches says whether the request fulfils the condition.
+func (h *HeaderMatch) Matches(x *exchange.Exchange) bool { return h.matches(x) }
 
 func (h *HeaderMatch) matches(x *exchange.Exchange) bool {
 	v, ok := "", false
