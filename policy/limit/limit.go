@@ -1,0 +1,22 @@
+// Package limit is the policy that bounds what one caller may have open to a service: what users write, defaults, and
+// how it is told in xDS. The caller's sidecar applies it.
+package limit
+
+// Spec bounds what each caller's sidecar may have open to the service. What is over a limit is answered with 503,
+// flag UO.
+type Spec struct {
+	_ struct{} `later:"concurrency, queue"`
+	// Connections to the service.
+	Connections *int `yaml:"connections" min:"0" max:"4294967295" default:"1024" example:"200"`
+	// Pending calls, which wait for a connection.
+	Pending *int `yaml:"pending" min:"0" max:"4294967295" default:"1024" example:"100"`
+	// Requests in flight.
+	Requests *int `yaml:"requests" min:"0" max:"4294967295" default:"1024" example:"500"`
+}
+
+// Defaults, where nothing is written.
+const (
+	DefaultConnections = 1024
+	DefaultPending     = 1024
+	DefaultRequests    = 1024
+)
