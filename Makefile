@@ -1,0 +1,81 @@
+# Bare `make` prints the targets. Everything that the tests need is kept in .cache, which may be deleted at any time.
+
+SHELL       := /bin/bash
+.DEFAULT_GOAL := help
+
+# Builds run two packages at a time, so that a small machine stays usable.
+P           ?= 2
+CACHE       := $(CURDIR)/.cache
+BIN         := bin
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOBUILD     := CGO_ENABLED=0 go build -p $(P) -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+LINT        := $(CACHE)/bin/golangci-lint
+# Time that one package's tests may take.
+TESTTIME    ?= 20m
+
+.PHONY: help build shop demo test test-deps test-run test-fresh check lint archtest generated tidy fmt generate bench fuzz clean
+
+help: ## print these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/outrigger, bin/outrigger-sidecar, bin/outrigger-runner (static) and the example shop in bin/shop
+	@mkdir -p $(BIN)
+	$(GOBUILD) -o $(BIN)/ ./cmd/outrigger ./cmd/outrigger-sidecar ./cmd/outrigger-runner
+	@$(MAKE) --no-print-directory shop
+
+shop: ## the example shop's services and its demo, in bin/shop
+	@mkdir -p $(BIN)/shop
+	$(GOBUILD) -o $(BIN)/shop/ ./examples/shop/services/... ./examples/shop/demo
+
+demo: build ## run the example shop with a little load and a tour; without a terminal it ends by itself
+	$(BIN)/shop/demo -outrigger $(BIN)/outrigger -f examples/shop
+
+test: ## install what the tests need, then check, then run all tests with the race detector
+	@$(MAKE) --no-print-directory test-deps
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory test-run
+
+test-deps: ## install what the tests need (Debian packages, Envoy, Consul, golangci-lint), as far as it is missing
+	@tools/deps.sh
+
+test-run: ## all tests, with the race detector
+	OUTRIGGER_BIN=$(CURDIR)/$(BIN) PATH="$(CACHE)/bin:$$PATH" go test -p $(P) -race -timeout $(TESTTIME) ./...
+
+test-fresh: ## README's two commands in a Debian root with nothing but Go (needs root and debootstrap)
+	test/fresh/run.sh
+
+check: lint archtest generated tidy ## format, vet, lint, import rules, generated files, go.mod
+
+lint: $(LINT)
+	go vet ./...
+	$(LINT) fmt --diff
+	$(LINT) run
+
+archtest:
+	go test ./internal/archtest
+
+generated:
+	tools/generate.sh --check
+
+tidy:
+	go mod tidy -diff
+
+$(LINT): tools/lint/go.mod tools/lint/go.sum
+	@mkdir -p $(dir $@)
+	cd tools/lint && go build -p $(P) -trimpath -ldflags "-s -w" -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+fmt: $(LINT) ## format the Go code
+	$(LINT) fmt
+
+generate: ## write the generated files anew
+	tools/generate.sh
+
+bench: build ## measure one sidecar beside HAProxy and Envoy
+	bench/run.sh
+
+fuzz: ## every fuzz target for FUZZTIME (10s) each
+	tools/fuzz.sh
+
+clean: ## remove bin and .cache
+	rm -rf $(BIN) $(CACHE)

