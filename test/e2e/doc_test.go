@@ -113,3 +113,7 @@ metadata: {name: orders}
 spec: {service: orders, split: [{version: 1.0.0, weight: %d}, {version: 2.0.0, weight: %d}]}
 `, v1, v2)
 }
+
+func ordersV2(size int) service {
+	return service{name: "orders", version: "2.0.0", command: []string{"orders", "-version", "2.0.0"}, size: size}
+}
