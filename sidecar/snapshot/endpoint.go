@@ -25,7 +25,8 @@ type EndpointSpec struct {
 	Hostname string
 	// Region, Zone and SubZone are the locality.
 	Region, Zone, SubZone string
-	// Weight is relative to the other endpoints, at least 1; the locality's weight is multiplied in.
+	// Weight is relative to the other endpoints of the cluster, at least 1. A locality's weight plays no part, as in
+	// Envoy without locality-weighted balancing.
 	Weight uint32
 	// Priority is the tier, 0 the first.
 	Priority uint32

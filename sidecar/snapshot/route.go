@@ -294,8 +294,10 @@ func (q *QueryMatch) matches(query string) bool {
 
 // Route is one rule with what happens to the requests it takes. Exactly one of Forward, Redirect and Direct is set.
 type Route struct {
-	Name  string
-	Match Match
+	Name string
+	// Pattern is how the route's path is named in metrics and traces, "" for Name.
+	Pattern string
+	Match   Match
 
 	Forward  *Forward
 	Redirect *Redirect
