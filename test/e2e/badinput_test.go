@@ -48,8 +48,11 @@ func TestBadInput(t *testing.T) {
 			head + "kind: Supervisor\nmetadata: {name: b}\nspec: {children: [{supervisor: a}]}\n", "", []string{"cycle"}},
 		{"two services on one port", run("a", ", number: 45871", "") + "---\n" + run("b", ", number: 45871", ""), "", []string{"45871"}},
 		{"port in use", run("a", ", number: "+takenPort, ""), ":6", []string{takenPort}},
-		{"no executable", head + "kind: Service\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  ports: [{name: http, protocol: http}]\n  run: {command: [/no/such/program]}\n",
-			":7", []string{"/no/such/program"}},
+		{
+			"no executable", head + "kind: Service\nmetadata: {name: a}\nspec:\n  version: 1.0.0\n  ports: [{name: http, protocol: http}]\n  run: {command: [/no/such/program]}\n",
+			":7",
+			[]string{"/no/such/program"},
+		},
 		{"not YAML", "kind: [", "", []string{"bad.yaml"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

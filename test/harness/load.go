@@ -104,8 +104,10 @@ func StartLoad(t testing.TB, l Load) *Running {
 		l.Timeout = 20 * time.Second
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Running{t: t, load: l, cancel: cancel, began: time.Now(),
-		res: Result{Reasons: map[string]int{}, Versions: map[string]int{}, Instances: map[string]int{}}}
+	r := &Running{
+		t: t, load: l, cancel: cancel, began: time.Now(),
+		res: Result{Reasons: map[string]int{}, Versions: map[string]int{}, Instances: map[string]int{}},
+	}
 	r.left.Store(int64(l.Calls))
 	for n := range l.Workers {
 		r.wg.Go(func() { r.work(ctx, l.Addrs[n%len(l.Addrs)]) })

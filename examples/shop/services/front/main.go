@@ -34,8 +34,10 @@ func main() {
 }
 
 func run(version string) error {
-	f := &front{version: version, instance: process.Instance(), orders: process.URL("orders"), ledger: process.Addr("ledger"),
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute}}}
+	f := &front{
+		version: version, instance: process.Instance(), orders: process.URL("orders"), ledger: process.Addr("ledger"),
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute}},
+	}
 	if a := process.Addr("inventory"); a != "" {
 		c, err := grpc.NewClient("passthrough:///"+a, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 		if err != nil {
@@ -75,7 +77,8 @@ func (f *front) root(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{
 		"service": "front", "version": f.version, "instance": f.instance, "tea": s.GetCount(), "inventory": s.GetInstance(),
-		"try": []string{"/checkout?sku=tea", "/orders/1", "/env"}})
+		"try": []string{"/checkout?sku=tea", "/orders/1", "/env"},
+	})
 }
 
 // checkout takes one item out of the store, orders it and books it.
@@ -104,7 +107,8 @@ func (f *front) checkout(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Version", version)
 	_ = json.NewEncoder(w).Encode(map[string]any{
-		"bought": sku, "in store": s.GetCount(), "order": json.RawMessage(order), "sales": booked})
+		"bought": sku, "in store": s.GetCount(), "order": json.RawMessage(order), "sales": booked,
+	})
 }
 
 // order passes one read on, with the status and the version that orders answered.

@@ -25,8 +25,13 @@ func TestConversation(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	in := bufio.NewReader(c)
 	for _, x := range [][2]string{
-		{"add rent 40", "ok 40"}, {"add rent 2", "ok 42"}, {"total rent", "ok 42"}, {"total none", "ok 0"},
-		{"whoami", "ok ledger-1.0.0-0/9"}, {"", "error: empty line"}, {"add rent x", "error: invalid syntax: x"},
+		{"add rent 40", "ok 40"},
+		{"add rent 2", "ok 42"},
+		{"total rent", "ok 42"},
+		{"total none", "ok 0"},
+		{"whoami", "ok ledger-1.0.0-0/9"},
+		{"", "error: empty line"},
+		{"add rent x", "error: invalid syntax: x"},
 		{"dance", "error: add NAME AMOUNT, total NAME, whoami or quit"},
 	} {
 		_, _ = fmt.Fprintln(c, x[0])
