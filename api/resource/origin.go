@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
+
+	"github.com/outrigger-mesh/outrigger/internal/schema"
 )
 
 // origin remembers where a resource and its fields were written, for violations that are found later.
@@ -12,20 +14,18 @@ type origin struct {
 	// line is where the resource begins.
 	line int
 	// places maps paths of fields to where they are.
-	places map[string]place
+	places map[string]schema.Place
 }
 
-type place struct{ line, column int }
-
 // at returns the place of path, or of the nearest thing around it.
-func (o *origin) at(path string) place {
+func (o *origin) at(path string) schema.Place {
 	for {
 		if p, ok := o.places[path]; ok {
 			return p
 		}
 		i := strings.LastIndexAny(path, ".[")
 		if i < 0 {
-			return place{line: o.line, column: 1}
+			return schema.Place{Line: o.line, Column: 1}
 		}
 		path = path[:i]
 	}
@@ -36,7 +36,7 @@ func (r *Resource) locate(v Violation) Violation {
 	v.Resource = r.Key().String()
 	if r.origin != nil {
 		p := r.origin.at(v.Path)
-		v.File, v.Line, v.Column = r.origin.file, p.line, p.column
+		v.File, v.Line, v.Column = r.origin.file, p.Line, p.Column
 	}
 	return v
 }
