@@ -91,7 +91,7 @@ var errUpEnded = errors.New("outrigger up ended by itself")
 func (d *demo) show(ctx context.Context) (err error) {
 	if err := d.waitReady(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // told to end: that is no failure
+			return nil
 		}
 		return err
 	}
