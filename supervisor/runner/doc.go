@@ -2,9 +2,11 @@
 // listening sockets. A runner is an operating system process of its own (cmd/outrigger-runner), so small that every instance can
 // have one; it outlives the control plane, which finds it again by its directory.
 //
-// [Spec] is what a runner is told, [State] and [Event] what it tells; [Client] is how the control plane speaks to it; [Launch],
-// [Find] and [Sweep] start runners, find them, and clean up behind one that was killed. The runner restarts its process
-// by the service's own policy, and its sidecar always, with the same sockets. What the exhaustion of
+// [Spec] is what a runner is told, [State] and [Event] what it tells; [Client] is how the control plane speaks to it;
+// Launch, Find and Sweep start runners, find them, and clean up behind one that was killed. Run is the runner itself. All that
+// but the types and the client is for Linux only.
+//
+// The runner restarts its process by the service's own policy, and its sidecar always, with the same sockets. What the exhaustion of
 // restarts means, and who else is to be restarted, is decided in supervisor. Isolation lives in supervisor/isolation.
 //
 // Standard library and internal packages only: what is linked here is paid for by every instance.
