@@ -150,13 +150,25 @@ func (d *Decoder) structValue(path string, n *yaml.Node, v reflect.Value, f *Fie
 		case sf != nil:
 			d.value(at, val, v.FieldByIndex(sf.Index), sf)
 		case slices.Contains(s.Later, k.Value):
-			d.Report(at, k, "not served by this version: "+lastTwo(at), "leave it out")
+			d.later(at, k, val)
 		case slices.Contains(s.Misplaced, k.Value):
 			d.Report(at, k, k.Value+" does not belong here", "it is written for the whole resource")
 		default:
 			d.Report(at, k, "unknown field "+k.Value, DidYouMean(k.Value, s.names()))
 		}
 	})
+}
+
+// later reports a field that the design defines and this version does not serve: where it holds fields, each of them.
+func (d *Decoder) later(path string, k, val *yaml.Node) {
+	if val.Kind == yaml.MappingNode && len(val.Content) > 0 {
+		d.Fields(path, val, func(sub, _ *yaml.Node) {
+			at := violation.Entry(path, sub.Value)
+			d.Report(at, sub, "not served by this version: "+lastTwo(at), "leave "+k.Value+" out")
+		})
+		return
+	}
+	d.Report(path, k, "not served by this version: "+lastTwo(path), "leave it out")
 }
 
 func (s *Struct) names() []string {
