@@ -36,7 +36,7 @@ func (d *demo) tour(ctx context.Context) error {
 		}
 		out, err := s.do(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // told to end: that is no failure
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("step %d, %s: %w", i+1, s.what, err)
