@@ -1,0 +1,3 @@
+package embedded
+
+func childDisk() int { return 2 }
