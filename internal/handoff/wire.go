@@ -136,7 +136,7 @@ func (w *wire) fill() error {
 	n, files, err := readFiles(w.conn, w.buf[len(w.buf):cap(w.buf)], w.oob)
 	w.buf = w.buf[:len(w.buf)+n]
 	w.files = append(w.files, files...)
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if len(w.files) > 4*maxFDs {

@@ -81,13 +81,16 @@ func (f *follower) begin(lines int) error {
 	for i, need := 0, lines; i < maxRotated; i++ {
 		x, err := os.Open(rotated(f.path, i))
 		if errors.Is(err, os.ErrNotExist) {
+			if i == 0 {
+				continue // between a rename and the new file, or not there yet
+			}
 			break
 		}
 		if err != nil {
 			return fmt.Errorf("read output: %w", err)
 		}
 		files = append(files, x)
-		if i == 0 {
+		if f.file == nil {
 			f.file = x
 		}
 		start, found, err := lastLines(x, need)
@@ -170,26 +173,27 @@ func (f *follower) more() error {
 
 // successor opens the file that follows the open one, or returns nil where that is the current one.
 func (f *follower) successor() (*os.File, error) {
-	at := 1 // where our file is; where it is gone, the oldest that is left follows
+	var own os.FileInfo // nil: nothing was there when we began, so all that is there follows, the oldest first
 	if f.file != nil {
-		own, err := f.file.Stat()
+		var err error
+		if own, err = f.file.Stat(); err != nil {
+			return nil, fmt.Errorf("read output: %w", err)
+		}
+	}
+	at := 0 // where our file is; where it is gone, or there is none, the oldest that is left follows
+	for ; at < maxRotated; at++ {
+		info, err := os.Stat(rotated(f.path, at))
+		if errors.Is(err, os.ErrNotExist) {
+			if at == 0 {
+				continue // between the rename and the new file
+			}
+			break
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read output: %w", err)
 		}
-		for at = 0; at < maxRotated; at++ {
-			info, err := os.Stat(rotated(f.path, at))
-			if errors.Is(err, os.ErrNotExist) {
-				if at == 0 {
-					continue // between the rename and the new file
-				}
-				break
-			}
-			if err != nil {
-				return nil, fmt.Errorf("read output: %w", err)
-			}
-			if os.SameFile(own, info) {
-				break
-			}
+		if own != nil && os.SameFile(own, info) {
+			break
 		}
 	}
 	if at == 0 {

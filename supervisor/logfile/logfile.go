@@ -24,8 +24,9 @@ const (
 )
 
 const (
-	tailLines = 40  // lines kept in memory
-	lineBytes = 500 // bytes kept of each
+	tailLines = 40       // lines kept in memory
+	lineBytes = 500      // bytes kept of each
+	lineRest  = 64 << 10 // bytes by which the end of a line may pass the size of a file
 )
 
 // Options say how a file is rotated.
@@ -120,10 +121,13 @@ func (w *Writer) fits(p []byte) int {
 	if w.size == 0 {
 		return int(w.opt.MaxBytes) // one line, longer than a whole file
 	}
-	if w.midLine && w.size < 2*w.opt.MaxBytes {
-		if i := bytes.IndexByte(p, '\n'); i >= 0 && i < 64<<10 {
-			return i + 1 // the end of a line that began here
+	// The rest of a line that began here, though not without end.
+	if over := w.opt.MaxBytes + min(w.opt.MaxBytes, lineRest) - w.size; w.midLine && over > 0 {
+		n := len(p)
+		if i := bytes.IndexByte(p, '\n'); i >= 0 {
+			n = i + 1
 		}
+		return int(min(int64(n), over))
 	}
 	return 0
 }
