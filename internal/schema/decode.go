@@ -16,7 +16,7 @@ import (
 
 // Bounds of one input: they stop aliases that multiply, and recursion.
 const (
-	MaxNodes = 1_000_000 // a value counts one, and one more for each 32 bytes of its text
+	MaxNodes = 400_000 // a value counts one, and one more for each 32 bytes of its text
 	MaxDepth = 64
 )
 
