@@ -1,0 +1,102 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Status is one resource as the config dump shows it.
+type Status struct {
+	TypeURL, Name string
+	// Version is that of the last good resource, "" where there was none.
+	Version string
+	// Rejected is the version that was refused and not replaced since, with Errors.
+	Rejected string
+	Errors   []ResourceError
+	Static   bool
+	// Warming says that a newer version waits for what it names.
+	Warming bool
+	Updated time.Time
+	// Body is the last good resource, or nil.
+	Body *anypb.Any
+}
+
+// Dump returns all resources, sorted by type and name.
+func (c *Compiler) Dump() []Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Status
+	for typ, es := range c.entries {
+		for name, e := range es {
+			s := Status{TypeURL: typ, Name: name, Version: e.version, Rejected: e.rejected, Errors: e.errors, Static: e.static,
+				Updated: e.updated, Body: e.body}
+			switch typ {
+			case ListenerType:
+				s.Warming = c.units[name] != nil && c.units[name].pending != nil
+			case ClusterType:
+				s.Warming = !c.warm(name)
+			case RouteType:
+				for _, u := range c.units {
+					for _, v := range u.versions() {
+						s.Warming = s.Warming || v.def.rds == name && v.routes.pending != nil
+					}
+				}
+			case VirtualHostType:
+				for _, u := range c.units {
+					s.Warming = s.Warming || u.active != nil && u.active.hosts[name] != nil && u.active.hosts[name].pending != nil
+				}
+			}
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b Status) int { return cmp.Or(cmp.Compare(a.TypeURL, b.TypeURL), cmp.Compare(a.Name, b.Name)) })
+	return out
+}
+
+// Rejected returns the resources last refused and not replaced since.
+func (c *Compiler) Rejected() []ResourceError {
+	var out []ResourceError
+	for _, s := range c.Dump() {
+		out = append(out, s.Errors...)
+	}
+	return out
+}
+
+// Version names the last snapshot, "" before the first.
+func (c *Compiler) Version() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
+}
+
+// HostActive says whether the virtual host of that resource name is in the table of a listener.
+func (c *Compiler) HostActive(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, u := range c.units {
+		if u.active != nil {
+			if p := u.active.hosts[name]; p != nil && p.active != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// HostUsed says whether the virtual host of that resource name was matched since it was last asked.
+func (c *Compiler) HostUsed(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used := false
+	for _, u := range c.units {
+		for _, v := range u.versions() {
+			if p := v.hosts[name]; p != nil && p.active != nil {
+				used = p.active.host.TakeUsed() || used
+			}
+		}
+	}
+	return used
+}
