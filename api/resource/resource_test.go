@@ -199,3 +199,17 @@ func TestCycleOfTwoVersions(t *testing.T) {
 		t.Error(l)
 	}
 }
+
+// A service that uses none is told of none; one that does not say may call any.
+func TestUsesOfNothingIsNotUsesLeftOut(t *testing.T) {
+	for _, c := range []struct {
+		extra    string
+		declared bool
+	}{{"", false}, {", uses: []", true}} {
+		set := parse(t, strings.Replace(fmt.Sprintf(service, "a", "1.0.0", "x"), "]}}", "]}"+c.extra+"}", 1))
+		sameAgain(t, set)
+		if got := set[0].Spec.(*Service).Uses != nil; got != c.declared {
+			t.Errorf("%q: declared is %v", c.extra, got)
+		}
+	}
+}

@@ -17,8 +17,8 @@ type Service struct {
 	Placement *Placement `yaml:"placement"`
 	// Health says how a process is found healthy. Without it, it is healthy once its port accepts.
 	Health *Health `yaml:"health"`
-	// Uses names the services that it calls. It is told just those; without it, it may call any.
-	Uses []string `yaml:"uses" format:"label" maxItems:"1024" example:"[inventory, payments]"`
+	// Uses names the services that it calls: it is told just those, with [] none. Without it, it may call any.
+	Uses []string `yaml:"uses" keep:"true" default:"any service, found at the first call" format:"label" maxItems:"1024" example:"[inventory, payments]"`
 }
 
 // Protocol is what a port speaks.

@@ -252,7 +252,7 @@ func (d *Decoder) slice(path string, n *yaml.Node, v reflect.Value, f *Field) {
 		d.At(at, c)
 		d.value(at, c, out.Index(i), f)
 	}
-	if len(n.Content) > 0 {
+	if len(n.Content) > 0 || f.Keep {
 		v.Set(out)
 	}
 }

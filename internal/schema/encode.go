@@ -38,7 +38,7 @@ func (e *encoder) structValue(v reflect.Value, short string) *yaml.Node {
 	for i := range s.Fields {
 		f := &s.Fields[i]
 		fv := v.FieldByIndex(f.Index)
-		if empty(fv) {
+		if empty(fv) && !(f.Keep && !fv.IsNil()) {
 			continue
 		}
 		x := e.value(fv, f)

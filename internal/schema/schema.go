@@ -11,6 +11,7 @@
 //	min, max   range of a number or a duration
 //	format     a rule of formats for text, see Formats
 //	unit       "bytes": a number, or one with Ki, Mi, Gi
+//	keep       "true": an empty list differs from none
 //	short      the field of the struct that a plain scalar stands for
 //	maxItems, maxLength
 //	default, example   for documentation
@@ -56,7 +57,7 @@ type Field struct {
 	Owner  reflect.Type
 	GoName string
 
-	Required            bool
+	Required, Keep      bool
 	Enum, Later         []string
 	Min, Max            string
 	Format, Unit, Short string
@@ -100,7 +101,7 @@ func (s *Struct) add(t reflect.Type, index []int) {
 		}
 		f := Field{
 			Name: name, Index: at, Type: sf.Type, Owner: t, GoName: sf.Name,
-			Required: sf.Tag.Get("required") == "true",
+			Required: sf.Tag.Get("required") == "true", Keep: sf.Tag.Get("keep") == "true",
 			Enum:     list(sf.Tag.Get("enum")), Later: list(sf.Tag.Get("later")),
 			Min: sf.Tag.Get("min"), Max: sf.Tag.Get("max"),
 			Format: sf.Tag.Get("format"), Unit: sf.Tag.Get("unit"), Short: sf.Tag.Get("short"),
