@@ -2,6 +2,8 @@
 # Runs both commands of the README in a Debian root that holds nothing but make, git, the certificates and the Go of this
 # machine: test/fresh/run.sh [LOG]. Needs root and debootstrap. The log goes to docs/verification/fresh.log.
 #
+# FRESH_TARGETS names other targets of make, FRESH_DIR a directory to use (and to use again), FRESH_KEEP=1 keeps it.
+#
 # Nothing of this machine is visible in there besides Go, and how the network is reached: resolv.conf, certificates,
 # the proxy variables of the environment.
 set -euo pipefail
@@ -9,6 +11,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 log=${1:-$root/docs/verification/fresh.log}
 work=${FRESH_DIR:-$(mktemp -d /var/tmp/fresh.XXXXXX)}
+mkdir -p "$work"
 sys=$work/root
 suite=bookworm
 
@@ -38,6 +41,7 @@ cp -L /etc/ssl/certs/ca-certificates.crt "$sys/etc/ssl/certs/ca-certificates.crt
 goroot=$(go env GOROOT)
 mkdir -p "$sys/usr/local/go"
 cp -a "$goroot/." "$sys/usr/local/go/"
+rm -rf "$sys/src/outrigger"
 git clone -q "$root" "$sys/src/outrigger"
 bind /dev "$sys/dev"
 bind /sys "$sys/sys"
@@ -60,7 +64,7 @@ mkdir -p "$(dirname "$log")"
 	echo "# README's commands in a fresh Debian $suite, $(date -u +%Y-%m-%dT%H:%MZ), commit $(git -C "$root" rev-parse --short HEAD)"
 	echo "# $(nproc) cores, $(awk '/MemTotal/ {printf "%d GiB", $2/1048576+0.5}' /proc/meminfo), Linux $(uname -r), $(go version)"
 	failed=0
-	for target in demo test; do
+	for target in ${FRESH_TARGETS:-demo test}; do
 		echo
 		echo "## make $target"
 		began=$(date +%s)
