@@ -199,10 +199,19 @@ func (r *Reaper) strays() ([]Info, error) {
 // Sweep kills all strays until none is left, and returns how many it killed. Strays that cannot be killed within 10 s give
 // an error. Call it when a process has ended and before its successor starts; cgroup may be nil.
 func (r *Reaper) Sweep(cgroup *Cgroup) (killed int, err error) {
+	seen := map[int]bool{}
 	if cgroup != nil {
+		strays, err := r.Strays()
+		if err != nil {
+			return 0, err
+		}
+		for _, i := range strays {
+			if !i.Zombie {
+				seen[i.PID] = true // by the group's end, if not by a signal of its own
+			}
+		}
 		_ = cgroup.Kill()
 	}
-	seen := map[int]bool{}
 	deadline := time.Now().Add(unkillable)
 	pause := time.NewTimer(0)
 	defer pause.Stop()

@@ -18,8 +18,9 @@ import (
 const (
 	keptEvents  = 256
 	keptExits   = 20
-	keptOutput  = 20 // lines
-	keptOutputs = 8  // events that keep their output
+	dropsEvery  = time.Minute // between two events that tell of dropped output
+	keptOutput  = 20          // lines
+	keptOutputs = 8           // events that keep their output
 )
 
 // Options are what [Run] needs besides the spec.
@@ -125,6 +126,7 @@ type runner struct {
 	sideStarts  int
 	sidecars    []*sidecar // all that live, those that are being replaced too
 	dropsTold   int64
+	dropsAt     time.Time
 	exitStarted bool
 
 	recording sync.Mutex // held while the record is written
@@ -230,8 +232,8 @@ func (r *runner) noteDrops() int64 {
 	if cause == nil {
 		cause = cause2
 	}
-	if n := a + b; n > r.dropsTold {
-		r.dropsTold = n
+	if n := a + b; n > r.dropsTold && time.Since(r.dropsAt) > dropsEvery {
+		r.dropsTold, r.dropsAt = n, time.Now()
 		r.emit(Event{Kind: OutputDropped, Who: TheRunner, Reason: fmt.Sprintf("%d bytes of output could not be written: %v", n, cause)})
 	}
 	return a + b

@@ -41,8 +41,6 @@ func main() {
 			fmt.Println("line", i)
 		}
 		os.Exit(number(2))
-	case "serve-then-die": // CODE: after the second connection, as the runner's probe is the first
-		serveThenDie(number(2))
 	case "fork": // a daemon: the child serves, the parent exits
 		spawn("serve")
 		for !accepting(os.Getenv("PORT")) {
@@ -51,7 +49,10 @@ func main() {
 	case "stubborn": // ignores TERM, and so does its grandchild in another session
 		signal.Ignore(syscall.SIGTERM)
 		spawn("ignore-term")
-		serve(os.Getenv("PORT"))
+		go serve(os.Getenv("PORT"))
+		for {
+			time.Sleep(time.Hour)
+		}
 	case "ignore-term":
 		signal.Ignore(syscall.SIGTERM)
 		for {
@@ -104,21 +105,9 @@ func serve(port string) {
 	}
 	fmt.Println("listening on", l.Addr())
 	go answer(l, nil)
-	wait()
-}
-
-func serveThenDie(code int) {
-	l, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
-	if err != nil {
-		os.Exit(1)
+	if !signal.Ignored(syscall.SIGTERM) {
+		wait()
 	}
-	for range 2 {
-		if c, err := l.Accept(); err == nil {
-			c.Close()
-		}
-	}
-	fmt.Println("dying with", code)
-	os.Exit(code)
 }
 
 func answer(l net.Listener, busy *atomic.Int64) {
