@@ -12,13 +12,4 @@ check=""
 go run -C tools/genproto . $check ../../api
 go run -C tools/genproto . $check ../../examples/shop/proto
 
-if [ -d tools/genref ]; then
-	if [ -n "$check" ]; then
-		tmp=$(mktemp -d)
-		trap 'rm -rf "$tmp"' EXIT
-		go run ./tools/genref "$tmp"
-		diff -ru docs/reference "$tmp"
-	else
-		go run ./tools/genref docs/reference
-	fi
-fi
+go run ./tools/gendocs $check docs/reference
