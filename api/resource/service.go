@@ -38,7 +38,7 @@ func (p Protocol) IsHTTP() bool { return p != TCP }
 // Port is one port of a service.
 type Port struct {
 	_ struct{} `later:"tls, socket"`
-	// Name is unique within the service; the process is told PORT_<NAME>.
+	// Name is unique within the service; the process is told its number in PORT and its name (PORT_HTTP).
 	Name string `yaml:"name" required:"true" format:"label" example:"http"`
 	// Protocol is what is spoken there.
 	Protocol Protocol `yaml:"protocol" required:"true" enum:"http, grpc, websocket, tcp" example:"http"`
@@ -78,7 +78,7 @@ const (
 type Restart struct {
 	// When: permanent (always), transient (after a failure only), temporary (never).
 	When string `yaml:"when" enum:"permanent, transient, temporary" default:"permanent" example:"transient"`
-	// Max is how many restarts are made within Within before the process counts as failed.
+	// Max is how many restarts are made in the window before the process counts as failed.
 	Max *int `yaml:"max" min:"0" max:"1000000" default:"3" example:"3"`
 	// Within is the window in which restarts are counted.
 	Within time.Duration `yaml:"within" min:"1ms" max:"168h" default:"60s" example:"60s"`

@@ -171,13 +171,13 @@ type Rewrite struct {
 type Redirect struct {
 	// Status is the answer's status.
 	Status int `yaml:"status" enum:"301, 302, 303, 307, 308" default:"301" example:"308"`
-	// Scheme of the location.
+	// Scheme is the scheme of the location.
 	Scheme string `yaml:"scheme" enum:"http, https" example:"https"`
-	// Host of the location.
+	// Host is the host of the location.
 	Host string `yaml:"host" format:"authority" example:"shop.example"`
-	// Port of the location.
+	// Port is the port of the location.
 	Port int `yaml:"port" min:"1" max:"65535" example:"8443"`
-	// Path of the location, which replaces the whole path.
+	// Path is the path of the location; it replaces the whole path.
 	Path string `yaml:"path" format:"path" example:"/new"`
 }
 

@@ -6,11 +6,11 @@ package limit
 // flag UO.
 type Spec struct {
 	_ struct{} `later:"concurrency, queue"`
-	// Connections to the service.
+	// Connections is how many connections may be open to the service.
 	Connections *int `yaml:"connections" min:"0" max:"4294967295" default:"1024" example:"200"`
-	// Pending calls, which wait for a connection.
+	// Pending is how many calls may wait for a connection.
 	Pending *int `yaml:"pending" min:"0" max:"4294967295" default:"1024" example:"100"`
-	// Requests in flight.
+	// Requests is how many calls may be in flight.
 	Requests *int `yaml:"requests" min:"0" max:"4294967295" default:"1024" example:"500"`
 }
 

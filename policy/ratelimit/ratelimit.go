@@ -4,7 +4,7 @@ package ratelimit
 
 import "time"
 
-// Spec allows Max calls in each Window. What is over the limit is answered with 429.
+// Spec allows a number of calls in each window of time. What is over the limit is answered with 429.
 type Spec struct {
 	_ struct{} `later:"key, redis, store, headers, status"`
 	// Max is the number of calls allowed in a window.

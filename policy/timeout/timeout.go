@@ -7,7 +7,7 @@ import "time"
 // Spec bounds a call. Written as a plain duration it is the overall timeout: `timeout: 2s`.
 type Spec struct {
 	// Overall is from the request's end to the response's head, all tries included. 0s means none. For gRPC the
-	// caller's grpc-timeout holds; Overall, where written, bounds it.
+	// caller's grpc-timeout holds; what is written here bounds it.
 	Overall *time.Duration `yaml:"overall" min:"0s" max:"24h" default:"15s (gRPC: the caller's grpc-timeout, else none)" example:"2s"`
 	// PerTry bounds each try. 0s means that only the overall timeout does.
 	PerTry *time.Duration `yaml:"perTry" min:"0s" max:"24h" default:"none" example:"500ms"`
