@@ -66,6 +66,8 @@ func (h Health) Serves() bool { return h != Unhealthy }
 type Endpoint struct {
 	// ID is the instance's id, unique in its source. An instance with several ports has an Endpoint for each.
 	ID string
+	// Instance is the instance's id on its host, where Ours: instances on two hosts may share it. "" where foreign.
+	Instance string
 	// Tenant owns the service; never "".
 	Tenant string
 	// Service is the service's name.
@@ -106,7 +108,7 @@ func (e Endpoint) String() string {
 func (e Endpoint) Equal(o Endpoint) bool {
 	em, om := e.Metadata, o.Metadata
 	return maps.Equal(em, om) &&
-		e.ID == o.ID && e.Tenant == o.Tenant && e.Service == o.Service && e.Version == o.Version &&
+		e.ID == o.ID && e.Instance == o.Instance && e.Tenant == o.Tenant && e.Service == o.Service && e.Version == o.Version &&
 		e.Address == o.Address && e.Port == o.Port && e.PortName == o.PortName && e.Protocol == o.Protocol &&
 		e.Health == o.Health && e.Weight == o.Weight && e.Host == o.Host && e.Zone == o.Zone && e.Ours == o.Ours
 }
