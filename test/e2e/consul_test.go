@@ -76,7 +76,11 @@ func TestConsul(t *testing.T) {
 	if r := load.Stop(); r.Failed != 0 {
 		t.Errorf("without Consul: %v", r)
 	}
-	if _, err := m.RunWith(split(100, 0), "apply", "-f", "-"); err == nil {
+	if _, err := m.RunWith(`apiVersion: outrigger.dev/v1
+kind: Route
+metadata: {name: late}
+spec: {service: orders, rules: [{match: {path: {exact: /late}}, direct: {status: 410}}]}
+`, "apply", "-f", "-"); err == nil {
 		t.Error("apply works without Consul")
 	}
 }

@@ -267,7 +267,7 @@ func (m *Mesh) Kill9(pid int) {
 		m.T.Fatalf("kill -9 %d: %v", pid, err)
 	}
 	Eventually(m.T, 10*time.Second, func() error {
-		if s, ok := startTime(pid); ok && s == start {
+		if f, ok := stat(pid); ok && f[0] != "Z" && f[19] == strconv.FormatUint(start, 10) {
 			return fmt.Errorf("process %d is still there", pid)
 		}
 		return nil
