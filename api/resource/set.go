@@ -66,6 +66,7 @@ type setCheck struct {
 	known       func(tenant, service string) bool
 	services    map[id]*named
 	supervisors map[id]*Resource
+	hints       int // searches for a similar name so far
 	list        Violations
 }
 
@@ -157,8 +158,14 @@ func (c *setCheck) find(r *Resource, path, name string) *named {
 	return nil
 }
 
+// maxHints bounds the searches for similar names: each compares with all of them.
+const maxHints = 100
+
 func (c *setCheck) nameHint(r *Resource, name string) string {
 	var names []string
+	if c.hints++; c.hints > maxHints {
+		return "a Service or an External of that name must be there"
+	}
 	for k := range c.services {
 		if k.tenant == r.Tenant() {
 			names = append(names, k.name)

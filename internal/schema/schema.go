@@ -102,7 +102,7 @@ func (s *Struct) add(t reflect.Type, index []int) {
 		f := Field{
 			Name: name, Index: at, Type: sf.Type, Owner: t, GoName: sf.Name,
 			Required: sf.Tag.Get("required") == "true", Keep: sf.Tag.Get("keep") == "true",
-			Enum:     list(sf.Tag.Get("enum")), Later: list(sf.Tag.Get("later")),
+			Enum: list(sf.Tag.Get("enum")), Later: list(sf.Tag.Get("later")),
 			Min: sf.Tag.Get("min"), Max: sf.Tag.Get("max"),
 			Format: sf.Tag.Get("format"), Unit: sf.Tag.Get("unit"), Short: sf.Tag.Get("short"),
 			Default: sf.Tag.Get("default"), Example: sf.Tag.Get("example"),

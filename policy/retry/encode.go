@@ -172,6 +172,9 @@ func message(s *Spec, perTry time.Duration) (*outriggerv1.RetryPolicy, error) {
 			m.Backoff = outriggerv1.RetryPolicy_BACKOFF_FIBONACCI
 		}
 	}
+	if len(m.On)+len(s.Statuses)+len(s.GRPCStatuses) == 0 {
+		m.Attempts = 1 // [] was written: nothing is a reason for another try
+	}
 	for _, st := range s.Statuses {
 		m.Statuses = append(m.Statuses, uint32(st))
 	}

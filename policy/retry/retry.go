@@ -12,8 +12,8 @@ type Spec struct {
 	// On lists the conditions for another try: connect-failure (no connection), refused-stream (the upstream said
 	// that it did not begin), reset (the connection or stream ended before the response's head), unavailable (a 503
 	// that a sidecar made, or gRPC UNAVAILABLE), 5xx, gateway-error (502, 503, 504), retriable-4xx (409),
-	// per-try-timeout.
-	On []string `yaml:"on" enum:"connect-failure, refused-stream, reset, unavailable, 5xx, gateway-error, retriable-4xx, per-try-timeout" default:"[connect-failure, refused-stream, reset, unavailable]" example:"[connect-failure, refused-stream, unavailable]"`
+	// per-try-timeout. With [] only statuses and grpcStatuses are conditions.
+	On []string `yaml:"on" keep:"true" enum:"connect-failure, refused-stream, reset, unavailable, 5xx, gateway-error, retriable-4xx, per-try-timeout" default:"[connect-failure, refused-stream, reset, unavailable]" example:"[connect-failure, refused-stream, unavailable]"`
 	// Budget bounds the retries of all calls to the service together. It is written for the whole service only.
 	Budget *Budget `yaml:"budget"`
 	// Backoff is the wait before another try.

@@ -45,6 +45,11 @@ func TestEncode(t *testing.T) {
 				base { nanos: 25000000 } max { nanos: 250000000 } max_body_bytes: 65536`,
 		},
 		{
+			name: "no reason",
+			spec: &Spec{On: []string{}},
+			ours: `attempts: 1 backoff: BACKOFF_EXPONENTIAL base { nanos: 25000000 } max { nanos: 250000000 } max_body_bytes: 65536`,
+		},
+		{
 			name:   "off, each try bounded",
 			spec:   &Spec{Attempts: 1, On: []string{"reset"}},
 			perTry: time.Second,
