@@ -45,10 +45,11 @@ func Types() []string {
 type Sink interface {
 	// Ref returns the stable place of a cluster, known or not.
 	Ref(name string) *snapshot.ClusterRef
-	// SetCluster puts a new version of a cluster in use. The sink sets its Runtime before it stores it in its place.
-	SetCluster(c *snapshot.Cluster)
-	// SetEndpoints replaces a cluster's endpoints. The cluster was set before.
-	SetEndpoints(cluster string, eps []snapshot.EndpointSpec)
+	// SetCluster puts a new version of a cluster in use. The sink sets its Runtime before it stores it in its place. An
+	// error refuses the version; the last one stays.
+	SetCluster(c *snapshot.Cluster) error
+	// SetEndpoints replaces a cluster's endpoints. The cluster was set before. An error leaves the last ones.
+	SetEndpoints(cluster string, eps []snapshot.EndpointSpec) error
 	// Remove takes a cluster away; what is in flight ends by itself.
 	Remove(cluster string)
 }
@@ -220,15 +221,21 @@ func (c *Compiler) set(now time.Time, r *report, res *Result, typ string, s Reso
 		if !r.ok() {
 			return
 		}
+		if err := c.opts.Sink.SetCluster(d.c); err != nil {
+			r.add("", "%v", err)
+			return
+		}
 		c.clusters[s.Name] = &clusterState{def: d}
-		c.opts.Sink.SetCluster(d.c)
 		res.Clusters = append(res.Clusters, s.Name)
 		eps, known := d.inline, d.eds == ""
 		if !known {
 			eps, known = c.endpoints[d.eds]
 		}
 		if known {
-			c.opts.Sink.SetEndpoints(s.Name, eps)
+			if err := c.opts.Sink.SetEndpoints(s.Name, eps); err != nil {
+				r.add("load_assignment", "%v", err)
+				return
+			}
 			res.Endpoints = append(res.Endpoints, s.Name)
 		}
 	case EndpointType:
@@ -243,7 +250,10 @@ func (c *Compiler) set(now time.Time, r *report, res *Result, typ string, s Reso
 		c.endpoints[s.Name] = eps
 		for name, cs := range c.clusters {
 			if cs.def.eds == s.Name {
-				c.opts.Sink.SetEndpoints(name, eps)
+				if err := c.opts.Sink.SetEndpoints(name, eps); err != nil {
+					r.add("", "%v", err)
+					continue
+				}
 				res.Endpoints = append(res.Endpoints, name)
 			}
 		}

@@ -100,3 +100,15 @@ func (c *Compiler) HostUsed(name string) bool {
 	}
 	return used
 }
+
+// Settled says whether every listener that was ever taken is served, else which one still waits for what it names.
+func (c *Compiler) Settled() (ok bool, waiting string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, u := range c.units {
+		if u.active == nil {
+			return false, name
+		}
+	}
+	return true, ""
+}
