@@ -3,6 +3,7 @@ package resource
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -30,7 +31,7 @@ func jsonNodes(data []byte) ([]*yaml.Node, bool) {
 	var out []*yaml.Node
 	for {
 		n, err := r.value(0)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out, true
 		}
 		if err != nil {
@@ -64,7 +65,7 @@ func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	r.place(n)
 	t, err := r.dec.Token()
 	if err != nil {
-		if depth > 0 && err == io.EOF {
+		if depth > 0 && errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err

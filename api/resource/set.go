@@ -236,8 +236,12 @@ func (t *TrafficPolicy) httpFields() (out []string) {
 		name string
 		set  bool
 	}{
-		{"timeout", t.Timeout != nil}, {"retry", t.Retry != nil}, {"rateLimit", t.RateLimit != nil},
-		{"fault", t.Fault != nil}, {"headers", t.Headers != nil}, {"methods", len(t.Methods) > 0},
+		{"timeout", t.Timeout != nil},
+		{"retry", t.Retry != nil},
+		{"rateLimit", t.RateLimit != nil},
+		{"fault", t.Fault != nil},
+		{"headers", t.Headers != nil},
+		{"methods", len(t.Methods) > 0},
 	} {
 		if f.set {
 			out = append(out, f.name)

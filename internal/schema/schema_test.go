@@ -37,16 +37,48 @@ func TestFormats(t *testing.T) {
 		format, text string
 		ok           bool
 	}{
-		{"label", "orders-2", true}, {"label", "2orders", false}, {"label", "a-", false}, {"label", "A", false},
-		{"version", "1.0.0", true}, {"version", "1.0.0-rc.1", true}, {"version", "1.0", false}, {"version", "v1.0.0", false}, {"version", "1.0.0+b", false},
-		{"path", "/a/b", true}, {"path", "a", false}, {"path", "/a?b", false}, {"path", "/a b", false},
-		{"regex", "a+", true}, {"regex", "(", false},
-		{"grpc", "shop.Orders/Get", true}, {"grpc", "shop.v1.Orders", true}, {"grpc", "/shop.Orders/Get", false}, {"grpc", "a/b/c", false},
-		{"method", "GET", true}, {"method", "PURGE", true}, {"method", "get", false}, {"method", "GTE", false},
-		{"listen", "127.0.0.1:80", true}, {"listen", "[::1]:80", true}, {"listen", ":80", true}, {"listen", "80", false}, {"listen", "a.example:80", false}, {"listen", "127.0.0.1:0", false},
-		{"address", "db.example:5432", true}, {"address", "[::1]:1", true}, {"address", "db", true}, {"address", "http://db:1", false}, {"address", "db:70000", false}, {"address", "a b:1", false},
-		{"authority", "a.example", true}, {"authority", "a.example:80", true}, {"authority", "a/b", false},
-		{"hostPattern", "*.example", true}, {"hostPattern", "a.example", true}, {"hostPattern", "a:80", false}, {"hostPattern", "*", false},
+		{"label", "orders-2", true},
+		{"label", "2orders", false},
+		{"label", "a-", false},
+		{"label", "A", false},
+		{"version", "1.0.0", true},
+		{"version", "1.0.0-rc.1", true},
+		{"version", "1.0", false},
+		{"version", "v1.0.0", false},
+		{"version", "1.0.0+b", false},
+		{"path", "/a/b", true},
+		{"path", "a", false},
+		{"path", "/a?b", false},
+		{"path", "/a b", false},
+		{"regex", "a+", true},
+		{"regex", "(", false},
+		{"grpc", "shop.Orders/Get", true},
+		{"grpc", "shop.v1.Orders", true},
+		{"grpc", "/shop.Orders/Get", false},
+		{"grpc", "a/b/c", false},
+		{"method", "GET", true},
+		{"method", "PURGE", true},
+		{"method", "get", false},
+		{"method", "GTE", false},
+		{"listen", "127.0.0.1:80", true},
+		{"listen", "[::1]:80", true},
+		{"listen", ":80", true},
+		{"listen", "80", false},
+		{"listen", "a.example:80", false},
+		{"listen", "127.0.0.1:0", false},
+		{"address", "db.example:5432", true},
+		{"address", "[::1]:1", true},
+		{"address", "db", true},
+		{"address", "http://db:1", false},
+		{"address", "db:70000", false},
+		{"address", "a b:1", false},
+		{"authority", "a.example", true},
+		{"authority", "a.example:80", true},
+		{"authority", "a/b", false},
+		{"hostPattern", "*.example", true},
+		{"hostPattern", "a.example", true},
+		{"hostPattern", "a:80", false},
+		{"hostPattern", "*", false},
 	} {
 		if m, _ := formats[c.format](c.text); (m == "") != c.ok {
 			t.Errorf("%s %q: %q", c.format, c.text, m)
@@ -117,8 +149,10 @@ func TestDecodeAndEncode(t *testing.T) {
 
 func TestTypeName(t *testing.T) {
 	s := Of(reflect.TypeOf(outer{}))
-	want := map[string]string{"short": "object or integer", "list": "list of string", "map": "map to object or string",
-		"wait": "duration", "size": "bytes", "must": "string"}
+	want := map[string]string{
+		"short": "object or integer", "list": "list of string", "map": "map to object or string",
+		"wait": "duration", "size": "bytes", "must": "string",
+	}
 	for name, w := range want {
 		if got := TypeName(s.Field(name)); got != w {
 			t.Errorf("%s is %q, want %q", name, got, w)

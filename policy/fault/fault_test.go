@@ -19,8 +19,10 @@ func TestEncode(t *testing.T) {
 	}{
 		{"delay", &Spec{Delay: &Delay{Duration: 250 * time.Millisecond}}, `delay { fixed_delay { nanos: 250000000 } percentage { numerator: 100 } }`},
 		{"abort", &Spec{Abort: &Abort{Status: 503, Percent: ptr(0.5)}}, `abort { http_status: 503 percentage { numerator: 5000 denominator: MILLION } }`},
-		{"both", &Spec{Delay: &Delay{Duration: time.Second, Percent: ptr(0.0)}, Abort: &Abort{Status: 429, Percent: ptr(10.0)}},
-			`delay { fixed_delay { seconds: 1 } percentage {} } abort { http_status: 429 percentage { numerator: 10 } }`},
+		{
+			"both", &Spec{Delay: &Delay{Duration: time.Second, Percent: ptr(0.0)}, Abort: &Abort{Status: 429, Percent: ptr(10.0)}},
+			`delay { fixed_delay { seconds: 1 } percentage {} } abort { http_status: 429 percentage { numerator: 10 } }`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := &routev3.Route{}

@@ -20,12 +20,18 @@ func TestEncode(t *testing.T) {
 		want string
 	}{
 		{"default", nil, `consecutive_5xx { value: 5 } base_ejection_time { seconds: 30 } max_ejection_time { seconds: 300 } max_ejection_percent { value: 10 }`},
-		{"written", &Spec{Consecutive: 2, BaseEjection: time.Second, MaxEjection: 2 * time.Second, MaxPercent: ptr(50)},
-			`consecutive_5xx { value: 2 } base_ejection_time { seconds: 1 } max_ejection_time { seconds: 2 } max_ejection_percent { value: 50 }`},
-		{"longer base than the default's longest", &Spec{BaseEjection: 10 * time.Minute},
-			`consecutive_5xx { value: 5 } base_ejection_time { seconds: 600 } max_ejection_time { seconds: 600 } max_ejection_percent { value: 10 }`},
-		{"shorter longest than the default base", &Spec{MaxEjection: time.Second},
-			`consecutive_5xx { value: 5 } base_ejection_time { seconds: 1 } max_ejection_time { seconds: 1 } max_ejection_percent { value: 10 }`},
+		{
+			"written", &Spec{Consecutive: 2, BaseEjection: time.Second, MaxEjection: 2 * time.Second, MaxPercent: ptr(50)},
+			`consecutive_5xx { value: 2 } base_ejection_time { seconds: 1 } max_ejection_time { seconds: 2 } max_ejection_percent { value: 50 }`,
+		},
+		{
+			"longer base than the default's longest", &Spec{BaseEjection: 10 * time.Minute},
+			`consecutive_5xx { value: 5 } base_ejection_time { seconds: 600 } max_ejection_time { seconds: 600 } max_ejection_percent { value: 10 }`,
+		},
+		{
+			"shorter longest than the default base", &Spec{MaxEjection: time.Second},
+			`consecutive_5xx { value: 5 } base_ejection_time { seconds: 1 } max_ejection_time { seconds: 1 } max_ejection_percent { value: 10 }`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := &clusterv3.Cluster{}

@@ -20,8 +20,10 @@ const previousHosts = `retry_host_predicate { name: "envoy.retry_host_predicates
 	[type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate] {} } }
 host_selection_retry_max_attempts: 5 `
 
-const onlyIdempotent = `retriable_request_headers { name: ":method" string_match { safe_regex { regex: "GET|HEAD|OPTIONS|TRACE|PUT|DELETE" } } } `
-const reason = `retriable_headers { name: "x-outrigger-reason" present_match: true } `
+const (
+	onlyIdempotent = `retriable_request_headers { name: ":method" string_match { safe_regex { regex: "GET|HEAD|OPTIONS|TRACE|PUT|DELETE" } } } `
+	reason         = `retriable_headers { name: "x-outrigger-reason" present_match: true } `
+)
 
 func TestEncode(t *testing.T) {
 	for _, c := range []struct {
@@ -59,9 +61,11 @@ func TestEncode(t *testing.T) {
 		},
 		{
 			name: "all",
-			spec: &Spec{Attempts: 5, On: []string{"5xx", "per-try-timeout"}, AnyMethod: ptr(true), Statuses: []int{429},
+			spec: &Spec{
+				Attempts: 5, On: []string{"5xx", "per-try-timeout"}, AnyMethod: ptr(true), Statuses: []int{429},
 				GRPCStatuses: []string{"resource-exhausted", "10"}, MaxBody: ptr(0), PerTry: ptr(2 * time.Second),
-				Backoff: &Backoff{Kind: "fibonacci", Base: ptr(time.Second)}},
+				Backoff: &Backoff{Kind: "fibonacci", Base: ptr(time.Second)},
+			},
 			perTry: 500 * time.Millisecond,
 			envoy: `retry_on: "5xx,reset,retriable-status-codes,resource-exhausted" num_retries { value: 4 } retriable_status_codes: 429
 				per_try_timeout { nanos: 500000000 } retry_back_off { base_interval { seconds: 1 } max_interval { seconds: 1 } } ` + previousHosts,
@@ -114,8 +118,10 @@ func TestMerge(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	s := &Spec{Attempts: 99, On: []string{"reset", "rest"}, GRPCStatuses: []string{"UNAVAILBLE", "0"}, Statuses: []int{200},
-		Backoff: &Backoff{Kind: "square", Base: ptr(2 * time.Second), Max: ptr(time.Second)}, Budget: &Budget{Percent: ptr(101.0)}}
+	s := &Spec{
+		Attempts: 99, On: []string{"reset", "rest"}, GRPCStatuses: []string{"UNAVAILBLE", "0"}, Statuses: []int{200},
+		Backoff: &Backoff{Kind: "square", Base: ptr(2 * time.Second), Max: ptr(time.Second)}, Budget: &Budget{Percent: ptr(101.0)},
+	}
 	got := s.Validate("spec.retry").Error()
 	for _, want := range []string{
 		"spec.retry.attempts: 99 is out of range (1 to 32)", `spec.retry.on[1]: unknown value "rest" (did you mean reset?`,
