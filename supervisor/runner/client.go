@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"time"
@@ -31,7 +32,7 @@ type StopOptions struct {
 // Dial returns a client for the instance in dir, once its runner has answered. The error wraps [ErrGone] where none does.
 func Dial(ctx context.Context, dir string) (*Client, error) {
 	c := &Client{dir: dir}
-	if _, err := c.State(ctx, 0); err != nil {
+	if _, err := c.State(ctx, math.MaxUint64); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -40,7 +41,7 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 // Dir is the instance's directory.
 func (c *Client) Dir() string { return c.dir }
 
-// State returns the instance's state, with the kept events that are numbered after since.
+// State returns the instance's state, with the kept events that are numbered after since: 0 for all, math.MaxUint64 for none.
 func (c *Client) State(ctx context.Context, since uint64) (State, error) {
 	var s State
 	err := c.call(ctx, request{Method: "state", Since: since}, &s)

@@ -9,5 +9,8 @@
 // The runner restarts its process by the service's own policy, and its sidecar always, with the same sockets. What the exhaustion of
 // restarts means, and who else is to be restarted, is decided in supervisor. Isolation lives in supervisor/isolation.
 //
+// A runner that is killed takes nothing with it (no parent-death signal): sidecar and process serve on, the sidecar without a
+// successor, until Sweep, or a new runner in the same directory, ends them. They are found by what runner.json records.
+//
 // Standard library and internal packages only: what is linked here is paid for by every instance.
 package runner

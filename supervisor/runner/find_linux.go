@@ -120,8 +120,11 @@ var ErrLive = errors.New("its runner runs")
 // the mark that runners put into the environment. While another runner runs there, the error is [ErrLive].
 func Sweep(dir string) (killed int, err error) {
 	rec, err := loadRecord(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		rec = record{} // half a record: the mark still tells
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil // a runner writes its record before it starts anything, and removes it last
+	}
+	if err != nil {
+		rec = record{} // unreadable: the mark still tells
 	}
 	same := rec.Boot == process.BootID()
 	if same && rec.PID != os.Getpid() && rec.alive() {

@@ -113,8 +113,13 @@ func launch(t *testing.T, s Spec) *instance {
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		defer cancel()
 		c := &Client{dir: s.Dir}
+		b, _ := os.ReadFile(filepath.Join(s.Dir, LogDir, RunnerLog))
+		for _, bad := range []string{"DATA RACE", "panic:", "a state that should not follow"} {
+			if strings.Contains(string(b), bad) {
+				t.Errorf("runner.log tells of %q", bad)
+			}
+		}
 		if t.Failed() {
-			b, _ := os.ReadFile(filepath.Join(s.Dir, LogDir, RunnerLog))
 			t.Logf("runner.log:\n%s", b)
 		}
 		if err := c.Exit(ctx, StopOptions{Kill: true}); err != nil && !errors.Is(err, ErrGone) {

@@ -16,6 +16,9 @@ import (
 // outputGrace is how long the output of a process that ended, and whose descendants were killed, may take to be read.
 const outputGrace = time.Second
 
+// hintAfter is when a process that is still starting is first said to listen on another port than its own.
+const hintAfter = 2 * time.Second
+
 // life is the process's life from a start to a stop, through its restarts.
 type life struct {
 	r    *runner
@@ -199,6 +202,7 @@ func (l *life) probe(p *process.Process, spec Process) (Cause, string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	deadline := time.Now().Add(spec.StartTimeout)
+	hint := time.Now().Add(min(hintAfter, spec.StartTimeout/2))
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for wait := 2 * time.Millisecond; ; wait = min(wait*3/2, 50*time.Millisecond) {
@@ -221,6 +225,12 @@ func (l *life) probe(p *process.Process, spec Process) (Cause, string) {
 				}
 			}
 			wait = max(wait, 20*time.Millisecond)
+		}
+		if !hint.IsZero() && time.Now().After(hint) {
+			hint = time.Time{}
+			if cause, text := notListening(tree(l.r.reaper, p.PID()), port, spec.StartTimeout); cause == CauseOtherPort {
+				l.set(process.Starting, text, Event{Cause: cause}) // known before it is given up
+			}
 		}
 		if time.Now().After(deadline) {
 			return notListening(tree(l.r.reaper, p.PID()), port, spec.StartTimeout)
@@ -275,7 +285,7 @@ func (l *life) bury(p *process.Process, spec Process, o outcome, ran bool, cgrou
 	case <-t.C:
 	}
 	t.Stop()
-	if !ran || !exit.OK() {
+	if !ran || !o.normal {
 		o.output = r.out.Tail(keptOutput)
 	}
 	if o.cause == CauseExited && !exit.OK() {

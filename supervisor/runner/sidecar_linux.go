@@ -25,6 +25,7 @@ type sidecar struct {
 	drained chan struct{}
 	words   chan handoff.Process // the newest state of the process that it was not yet told
 	closed  chan struct{}        // closed when the channel to it has ended
+	pumped  chan struct{}        // closed when all of its output is read
 
 	// Guarded by the runner's mu.
 	isReady   bool
@@ -140,7 +141,7 @@ func (r *runner) startSidecar() (*sidecar, error) {
 		_ = ours.Close()
 		return nil, err
 	}
-	s := &sidecar{r: r, drained: make(chan struct{}), words: make(chan handoff.Process, 1), closed: make(chan struct{})}
+	s := &sidecar{r: r, drained: make(chan struct{}), words: make(chan handoff.Process, 1), closed: make(chan struct{}), pumped: make(chan struct{})}
 	if s.srv, err = handoff.NewServer(ours, s); err == nil {
 		s.proc, err = r.reaper.Start(process.Spec{
 			Command: spec.Command, Env: append(marked(spec.Env, dir), handoff.EnvName+"=3"), Dir: dir, Output: write,
@@ -161,6 +162,7 @@ func (r *runner) startSidecar() (*sidecar, error) {
 	r.mu.Unlock()
 	r.record()
 	go func() {
+		defer close(s.pumped)
 		defer read.Close()
 		r.sideOut.Pump(read)
 	}()
@@ -180,6 +182,12 @@ func (r *runner) startSidecar() (*sidecar, error) {
 func (r *runner) lost(s *sidecar) string {
 	_ = s.srv.Close()
 	<-s.closed
+	t := time.NewTimer(outputGrace)
+	select {
+	case <-s.pumped:
+	case <-t.C: // something that it started holds its output
+	}
+	t.Stop()
 	exit := s.proc.Exit()
 	reason := exit.String()
 	r.mu.Lock()
