@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -24,8 +25,8 @@ func TestEnvoy(t *testing.T) {
 	envoy := harness.Need(t, "envoy")
 	m := harness.Up(t, write(t, []service{orders(2), ordersV2(1), front(1, "orders")}, split(50, 50)))
 	listen := harness.FreeAddr(t)
-	bootstrap := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(bootstrap, []byte(m.Must("bootstrap", "envoy", "front", "--listen", listen)), 0o600); err != nil {
+	bootstrap := filepath.Join(t.TempDir(), "envoy.yaml")
+	if err := os.WriteFile(bootstrap, []byte(listenAt(t, m.Must("bootstrap", "envoy", "front"), listen)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(t.TempDir(), "envoy.log"))
@@ -78,6 +79,18 @@ func TestEnvoy(t *testing.T) {
 	if r := running.Stop(); r.Failed != 0 {
 		t.Errorf("the change failed calls: %v", r)
 	}
+}
+
+// listenMetadata is where a bootstrap says where its Envoy listens, in YAML or JSON.
+var listenMetadata = regexp.MustCompile(`("?listen"?:\s*)("?)[0-9.\[\]:a-z]+("?)`)
+
+// listenAt changes where an Envoy listens, as the user of a bootstrap may.
+func listenAt(t *testing.T, bootstrap, address string) string {
+	t.Helper()
+	if !listenMetadata.MatchString(bootstrap) {
+		t.Fatalf("the bootstrap does not say where Envoy listens:\n%s", bootstrap)
+	}
+	return listenMetadata.ReplaceAllString(bootstrap, "${1}${2}"+address+"${3}")
 }
 
 // TestProxylessGRPC: a grpc-go client takes its configuration from the control plane, with no sidecar between, and
