@@ -9,6 +9,16 @@ import (
 	"github.com/outrigger-mesh/outrigger/test/harness"
 )
 
+// shop is the example shop's directory, or a copy with other commands where the binaries are not in bin.
+func shop(t *testing.T, b harness.Bin) string {
+	t.Helper()
+	dir := filepath.Join(b.Root, "examples", "shop")
+	if b.Dir == filepath.Join(b.Root, "bin") {
+		return dir
+	}
+	return relocated(t, b, dir)
+}
+
 // relocated copies a directory of resources, with the commands of the example shop taken from b.
 func relocated(t *testing.T, b harness.Bin, dir string) string {
 	t.Helper()

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,13 +11,7 @@ import (
 
 // TestShopSplit runs the example shop as it is in the repository, from a clean state, and counts at the edge.
 func TestShopSplit(t *testing.T) {
-	b := harness.Binaries(t)
-	shop := filepath.Join(b.Root, "examples", "shop")
-	if b.Dir != filepath.Join(b.Root, "bin") {
-		// The example's commands lead to bin/shop: without `make build` they are taken from elsewhere.
-		shop = relocated(t, b, shop)
-	}
-	m := harness.Up(t, shop)
+	m := harness.Up(t, shop(t, harness.Binaries(t)))
 
 	status, body, _ := harness.Get(t, m.Edge, "front.localhost", "/checkout?sku=tea")
 	if status != http.StatusOK || !strings.Contains(body, `"bought":"tea"`) {

@@ -68,7 +68,7 @@ func build() (Bin, error) {
 	}
 	for _, step := range [][]string{
 		{b.Dir, "./cmd/outrigger", "./cmd/outrigger-sidecar", "./cmd/outrigger-runner"},
-		{b.Shop, "./examples/shop/services/..."},
+		{b.Shop, "./examples/shop/services/...", "./examples/shop/demo"},
 	} {
 		args := append([]string{"build", "-p", "2", "-o", step[0] + string(filepath.Separator)}, step[1:]...)
 		cmd := exec.Command("go", args...)

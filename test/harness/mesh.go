@@ -69,7 +69,7 @@ func (m *Mesh) Start(more ...string) (string, error) {
 	defer cancel()
 	args := append([]string{"up", "--detach", "--state", m.State, "--edge", m.Edge}, m.args...)
 	cmd := exec.CommandContext(ctx, m.Bin.Outrigger, append(args, more...)...)
-	cmd.Env = m.env()
+	cmd.Env = m.Env()
 	// What is detached may hold the descriptors open: files do not keep Run waiting, pipes would.
 	out, err := runToFile(m.T, cmd)
 	if ctx.Err() != nil {
@@ -88,7 +88,7 @@ func (m *Mesh) Foreground(more ...string) (*exec.Cmd, func() string) {
 	}
 	args := append([]string{"up", "--state", m.State, "--edge", m.Edge}, m.args...)
 	cmd := exec.Command(m.Bin.Outrigger, append(args, more...)...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = m.env(), f, f
+	cmd.Env, cmd.Stdout, cmd.Stderr = m.Env(), f, f
 	if err := cmd.Start(); err != nil {
 		m.T.Fatal(err)
 	}
@@ -105,7 +105,9 @@ func (m *Mesh) Foreground(more ...string) (*exec.Cmd, func() string) {
 // marker is put into the environment of everything that a test starts; see processes.
 const marker = "OUTRIGGER_TEST_MESH"
 
-func (m *Mesh) env() []string { return append(os.Environ(), marker+"="+m.State) }
+// Env is the environment in which a test starts programs that belong to the mesh, so that none of them is overlooked
+// at the end.
+func (m *Mesh) Env() []string { return append(os.Environ(), marker+"="+m.State) }
 
 func runToFile(t testing.TB, cmd *exec.Cmd) (string, error) {
 	f, err := os.CreateTemp(t.TempDir(), "out")
@@ -128,7 +130,7 @@ func (m *Mesh) RunWith(stdin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, m.Bin.Outrigger, append(args, "--state", m.State)...)
-	cmd.Env = m.env()
+	cmd.Env = m.Env()
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
