@@ -1,0 +1,105 @@
+// Command outrigger-sidecar is the proxy beside one instance of a service, or a gateway by itself.
+//
+// It only wires: flags, the bootstrap, the runner's channel, configuration (sidecar/xdsclient and sidecar/compile),
+// the console, and the data path, which datapath.go makes.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/outrigger-mesh/outrigger/internal/xdsname"
+	"github.com/outrigger-mesh/outrigger/sidecar/xdsclient"
+)
+
+// What a sidecar may use where neither flags nor GOMAXPROCS and GOMEMLIMIT say: it shares its host with the service
+// that it serves. Gateways take what the host has.
+const (
+	defaultProcs  = 2
+	defaultMemory = 256 << 20
+)
+
+type flags struct {
+	config, console, state string
+	procs                  int
+	memory                 int64
+	level                  slog.Level
+}
+
+func main() { os.Exit(start(os.Args[1:], os.Stderr)) }
+
+// start returns the exit status: 0 after a drain, 1 where something failed, 2 for wrong usage.
+func start(args []string, stderr io.Writer) int {
+	f := flags{}
+	fs := flag.NewFlagSet("outrigger-sidecar", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&f.config, "c", "", "bootstrap `file`, JSON or YAML (required)")
+	fs.StringVar(&f.console, "console", "", "Unix socket of the console (default: the bootstrap's admin address, else console.sock beside the bootstrap)")
+	fs.StringVar(&f.state, "state", "", "directory of the last good configuration (default: xds beside the bootstrap)")
+	fs.IntVar(&f.procs, "procs", 0, "CPUs to use at a time (default: GOMAXPROCS, else 2; a gateway: all)")
+	fs.Int64Var(&f.memory, "memory", 0, "soft limit of memory in `bytes` (default: GOMEMLIMIT, else 256 MiB; a gateway: none)")
+	fs.TextVar(&f.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if f.config == "" || fs.NArg() > 0 {
+		fmt.Fprintln(stderr, "usage: outrigger-sidecar -c FILE")
+		fs.PrintDefaults()
+		return 2
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: f.level}))
+	boot, err := xdsclient.ReadBootstrap(f.config)
+	if err != nil {
+		log.Error("the sidecar cannot start", "error", err)
+		return 1
+	}
+	dir := filepath.Dir(f.config)
+	if f.console == "" && boot.AdminAddress == "" {
+		f.console = filepath.Join(dir, "console.sock")
+	}
+	if f.state == "" {
+		f.state = filepath.Join(dir, "xds")
+	}
+	share(f, isGateway(boot))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, f, boot, log); err != nil {
+		log.Error("the sidecar ends", "error", err)
+		return 1
+	}
+	return 0
+}
+
+func isGateway(boot *xdsclient.Bootstrap) bool {
+	md := boot.Node.GetMetadata().GetFields()[xdsname.MetadataKey].GetStructValue()
+	return md.GetFields()["kind"].GetStringValue() == "gateway"
+}
+
+// share takes this process's share of the host.
+func share(f flags, gateway bool) {
+	switch {
+	case f.procs > 0:
+		runtime.GOMAXPROCS(f.procs)
+	case os.Getenv("GOMAXPROCS") == "" && !gateway:
+		runtime.GOMAXPROCS(min(defaultProcs, runtime.GOMAXPROCS(0)))
+	}
+	switch {
+	case f.memory > 0:
+		debug.SetMemoryLimit(f.memory)
+	case os.Getenv("GOMEMLIMIT") == "" && !gateway:
+		debug.SetMemoryLimit(defaultMemory)
+	}
+}
