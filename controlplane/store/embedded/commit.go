@@ -183,19 +183,21 @@ func (s *Store) takeUp() error {
 	return nil
 }
 
-// reopen closes the database and opens it, which settles it, and returns the head that is visible in it. Where that fails
-// the store stays in doubt. Readers get errors while there is no database.
+// reopen closes the database and opens it, and returns the head that is visible in it. Where that is newer than the one
+// that was acknowledged it is settled. Where anything of this fails the store stays in doubt: readers go on with what was
+// acknowledged if the file could be opened at all, and get errors if it could not.
 func (s *Store) reopen() (store.Revision, error) {
 	s.dbMu.Lock()
 	defer s.dbMu.Unlock()
 	s.mu.Lock()
 	s.doubt = true
+	acknowledged := s.head.Number
 	s.mu.Unlock()
 	if s.db != nil {
 		if err := s.db.Close(); err != nil {
 			s.log.Warn("closing the store after a failure", "path", s.path, "error", err)
 		}
-		s.db = nil
+		s.db, s.file = nil, nil
 	}
 	if err := s.open(); err != nil {
 		return store.Revision{}, err
@@ -203,8 +205,13 @@ func (s *Store) reopen() (store.Revision, error) {
 	head, err := s.readHead()
 	if err != nil {
 		_ = s.db.Close()
-		s.db = nil
+		s.db, s.file = nil, nil
 		return store.Revision{}, err
+	}
+	if head.Number > acknowledged {
+		if err := s.settle(); err != nil {
+			return store.Revision{}, err
+		}
 	}
 	s.mu.Lock()
 	s.doubt = false

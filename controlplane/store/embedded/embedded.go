@@ -56,7 +56,8 @@ type Store struct {
 
 	commit sync.Mutex // one Commit at a time; held while the disk is waited for
 
-	db *bolt.DB // nil where reopening after a failure has failed too; guarded by dbMu
+	db   *bolt.DB // nil where reopening after a failure has failed too; guarded by dbMu
+	file *os.File // db's own, which bbolt closes; used with s.commit held
 	// dbMu is held for reading around each read transaction, and for writing while db is replaced.
 	dbMu sync.RWMutex
 
@@ -100,6 +101,9 @@ func Open(path string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
 	head, err := s.readHead()
+	if err == nil {
+		err = s.settle()
+	}
 	if err != nil {
 		_ = s.db.Close()
 		return nil, fmt.Errorf("opening the store %s: %w", path, err)
@@ -168,7 +172,7 @@ func syncDir(dir string) error {
 	return err
 }
 
-// open opens bbolt, checks that the file is ours, and makes durable what is visible in it. It sets s.db.
+// open opens bbolt and checks that the file is ours. It sets s.db and s.file.
 func (s *Store) open() error {
 	var file *os.File
 	db, err := bolt.Open(s.path, 0o600, &bolt.Options{
@@ -194,7 +198,7 @@ func (s *Store) open() error {
 		_ = db.Close()
 		return err
 	}
-	s.db = db
+	s.db, s.file = db, file
 	return nil
 }
 
@@ -219,9 +223,6 @@ func (s *Store) check(db *bolt.DB, file *os.File) error {
 			return fmt.Errorf("making %s private: %w", s.path, err)
 		}
 	}
-	if err := settle(file, db.Info().PageSize); err != nil {
-		return fmt.Errorf("syncing %s: %w", s.path, full(err))
-	}
 	return nil
 }
 
@@ -229,15 +230,19 @@ func (s *Store) check(db *bolt.DB, file *os.File) error {
 // writing a meta page and syncing it leaves a revision that is visible, perhaps on the disk, perhaps not; bbolt would
 // reuse pages that the older meta page still needs. Writing the same bytes again makes the page dirty again, so that a
 // sync which succeeds does mean the disk. The other pages of that revision were synced before its meta page was written.
-func settle(file *os.File, pageSize int) error {
-	buf := make([]byte, 2*pageSize)
-	if _, err := file.ReadAt(buf, 0); err != nil {
-		return err
+func (s *Store) settle() error {
+	buf := make([]byte, 2*s.db.Info().PageSize)
+	_, err := s.file.ReadAt(buf, 0)
+	if err == nil {
+		_, err = s.file.WriteAt(buf, 0)
 	}
-	if _, err := file.WriteAt(buf, 0); err != nil {
-		return err
+	if err == nil {
+		err = s.file.Sync()
 	}
-	return file.Sync()
+	if err != nil {
+		return fmt.Errorf("syncing the newest revision: %w", full(err))
+	}
+	return nil
 }
 
 // full marks errors that say that there is no room.
