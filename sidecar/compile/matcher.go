@@ -78,7 +78,11 @@ func regex(r *report, path string, m *matcherv3.RegexMatcher) snapshot.Matcher {
 		r.add(join(path, "regex"), "is %d bytes long; %d are allowed", len(m.GetRegex()), maxRegexBytes)
 		return nil
 	}
-	re, err := regexp.Compile("^(?:" + m.GetRegex() + ")$")
+	_, err := regexp.Compile(m.GetRegex()) // alone first: its error speaks of what was written
+	var re *regexp.Regexp
+	if err == nil {
+		re, err = regexp.Compile("^(?:" + m.GetRegex() + ")$")
+	}
 	if err != nil {
 		r.add(path, "%v", err)
 		return nil
