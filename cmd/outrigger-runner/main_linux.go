@@ -51,7 +51,7 @@ func run() int {
 		return fail(report, err)
 	}
 	out := logfile.New(filepath.Join(spec.Dir, runner.LogDir, runner.RunnerLog), logfile.Options{MaxBytes: logMaxBytes, Files: logFiles})
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	log := slog.New(slog.NewTextHandler(out, nil)).With("instance", spec.Instance)
 	err = runner.Run(spec, runner.Options{Log: log, Stop: stop, Ready: func() {
 		report(nil)

@@ -106,7 +106,8 @@ func (r *Reaper) reap() {
 		now := time.Now()
 		p.exit = Exit{
 			PID: pid, At: now, Lived: now.Sub(p.started), Code: ws.ExitStatus(),
-			User: time.Duration(ru.Utime.Nano()), System: time.Duration(ru.Stime.Nano()), MaxRSS: int64(ru.Maxrss) << 10,
+			User: time.Duration(ru.Utime.Nano()), System: time.Duration(ru.Stime.Nano()),
+			MaxRSS: int64(ru.Maxrss) << 10, //nolint:unconvert // 32 bits wide on some systems
 		}
 		if ws.Signaled() {
 			p.exit.Signal, p.exit.Core = signalName(ws.Signal()), ws.CoreDump()

@@ -105,7 +105,7 @@ func (c *Client) Events(ctx context.Context, since uint64, f func(Event) error) 
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	if err := json.NewEncoder(conn).Encode(request{Method: "events", Since: since}); err != nil {
 		return c.gone(ctx, err)
@@ -165,7 +165,7 @@ func (c *Client) call(ctx context.Context, q request, result any) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	if err := json.NewEncoder(conn).Encode(q); err != nil {
 		return c.gone(ctx, err)

@@ -49,7 +49,7 @@ func Run(spec Spec, o Options) error {
 	if err != nil {
 		return fmt.Errorf("run %s: %w", spec.Instance, err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	// Who holds the socket is the only runner here: whatever an earlier one left may go, and its ports with it.
 	if n, err := Sweep(spec.Dir); err != nil {
 		return fmt.Errorf("run %s: clean up behind an earlier runner: %w", spec.Instance, err)
@@ -68,9 +68,9 @@ func Run(spec Spec, o Options) error {
 	defer r.reaper.Close()
 	logs := logfile.Options{MaxBytes: r.spec.Log.MaxBytes, Files: r.spec.Log.Files}
 	r.out = logfile.New(filepath.Join(spec.Dir, LogDir, OutLog), logs)
-	defer r.out.Close()
+	defer func() { _ = r.out.Close() }()
 	r.sideOut = logfile.New(filepath.Join(spec.Dir, LogDir, SidecarLog), logs)
-	defer r.sideOut.Close()
+	defer func() { _ = r.sideOut.Close() }()
 	r.record()
 	defer os.Remove(filepath.Join(spec.Dir, RecordFile))
 

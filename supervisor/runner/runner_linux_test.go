@@ -179,9 +179,12 @@ func TestExitMatrix(t *testing.T) {
 		want process.State
 		exit int // how often it ends
 	}{
-		{Permanent, "0", process.Failed, 3}, {Permanent, "1", process.Failed, 3},
-		{Transient, "0", process.Stopped, 1}, {Transient, "1", process.Failed, 3},
-		{Temporary, "0", process.Stopped, 1}, {Temporary, "1", process.Failed, 1},
+		{Permanent, "0", process.Failed, 3},
+		{Permanent, "1", process.Failed, 3},
+		{Transient, "0", process.Stopped, 1},
+		{Transient, "1", process.Failed, 3},
+		{Temporary, "0", process.Stopped, 1},
+		{Temporary, "1", process.Failed, 1},
 	} {
 		t.Run(string(tc.when)+" "+tc.code, func(t *testing.T) {
 			spec := specFor(t, "die", tc.code, "1")
@@ -459,7 +462,7 @@ func TestEventsStream(t *testing.T) {
 			t.Errorf("events after 2 begin with %d", e.Number)
 		}
 		return enough
-	}); err != enough {
+	}); !errors.Is(err, enough) {
 		t.Error(err)
 	}
 }

@@ -37,7 +37,7 @@ func (r *runner) serve(l *unixsock.Listener) {
 		conns.Add(1)
 		go func() {
 			defer conns.Done()
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			r.converse(c)
 		}()
 	}

@@ -38,7 +38,7 @@ func (t *socketTable) open(l Listen, fixed bool) (handoff.Socket, error) {
 	for i, h := range t.held {
 		if h.Name == l.Name {
 			old = i
-			if h.Network == l.Network && (h.Asked == l.Address || h.Address == l.Address) {
+			if h.Network == l.Network && (h.Asked == l.Address || h.Address == l.Address || h.Address == spelled(l)) {
 				h.fixed = h.fixed || fixed
 				return h.Socket, nil
 			}
@@ -59,6 +59,24 @@ func (t *socketTable) open(l Listen, fixed bool) (handoff.Socket, error) {
 		t.held = append(t.held, h)
 	}
 	return h.Socket, nil
+}
+
+// spelled returns the address as the table spells it, so that localhost:80 is known to be 127.0.0.1:80.
+func spelled(l Listen) string {
+	if l.Network == "unix" {
+		return l.Address
+	}
+	a, err := net.ResolveTCPAddr(l.Network, l.Address)
+	if err != nil {
+		return l.Address
+	}
+	if a.IP == nil {
+		a.IP = net.IPv6unspecified
+		if l.Network == "tcp4" {
+			a.IP = net.IPv4zero
+		}
+	}
+	return a.String()
 }
 
 // release closes the socket called name unless the spec lists it.
@@ -170,7 +188,8 @@ func openSocket(network, address string) (*os.File, string, error) {
 }
 
 func openTCP(addr netip.Addr, port int, network, zone string) (_ *os.File, _ string, err error) {
-	family, sa := syscall.AF_INET, syscall.Sockaddr(nil)
+	family := syscall.AF_INET
+	var sa syscall.Sockaddr
 	if addr.Is4() {
 		sa = &syscall.SockaddrInet4{Port: port, Addr: addr.As4()}
 	} else {
@@ -250,7 +269,7 @@ func openUnix(path string) (*os.File, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer l.UnixListener.Close() // not l: its path stays
+	defer func() { _ = l.UnixListener.Close() }() // not l: its path stays
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return nil, "", err
