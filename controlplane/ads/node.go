@@ -170,8 +170,7 @@ func (n *node) detach(st *stream) {
 	}
 }
 
-// update renders the node's configuration and tells what changed. Calls may overlap: the later render wins because
-// each renders under the node's lock what the server holds at that time.
+// update renders the node's configuration and tells what changed. Where an Update comes meanwhile, the loop renders again.
 func (n *node) update(render Render) {
 	if render == nil {
 		return
@@ -215,6 +214,27 @@ func (n *node) update(render Render) {
 		n.flush(st)
 	}
 	n.tidy()
+	for _, typ := range order {
+		n.prune(typ)
+	}
+}
+
+// prune drops the status of what the node no longer has.
+func (n *node) prune(typeURL string) {
+	for k := range n.status {
+		if k.typeURL != typeURL {
+			continue
+		}
+		held := false
+		for st := range n.streams {
+			if w := st.watches[typeURL]; w != nil && has(w.state, k.name) {
+				held = true
+			}
+		}
+		if !held {
+			delete(n.status, k)
+		}
+	}
 }
 
 // tidy drops graves that no stream holds on to.
@@ -286,6 +306,7 @@ func (n *node) watch(st *stream, w *watch) (cancel func()) {
 	st.watches[w.typeURL] = w
 	n.flush(st)
 	n.tidy()
+	n.prune(w.typeURL)
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()

@@ -75,7 +75,7 @@ func Table() Rules {
 				Modules: []string{}, Reason: "the model is plain values: neither protobuf nor store reaches into it"},
 			{Package: "controlplane/resolve/...", Ours: []string{"controlplane/model", "api/resource/...", "policy/...", "discovery", "tenancy/...", "chaos/...", "internal/..."},
 				Reason: "resolve is a pure function of resources and discovery"},
-			{Package: "controlplane/xds/...", Ours: []string{"controlplane/model", "policy/...", "api/outrigger/v1", "internal/..."},
+			{Package: "controlplane/xds/...", Ours: []string{"controlplane/model", "api/resource", "policy/...", "api/outrigger/v1", "internal/..."},
 				Reason: "xds is a pure function of the model"},
 			{Package: "controlplane/ads/...", Ours: []string{"controlplane/model", "controlplane/xds", "controlplane/telemetry", "api/outrigger/v1", "internal/..."},
 				Reason: "the ADS server serves what xds made and keeps no opinion of its own"},
