@@ -2,11 +2,13 @@ package runner
 
 import (
 	"bufio"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/supervisor/process"
 )
@@ -90,5 +92,57 @@ func TestSweepBehindAKilledRunner(t *testing.T) {
 	}
 	if n := len(belonging(t, spec.Dir)); n != 4 {
 		t.Errorf("%d processes, want 4", n)
+	}
+}
+
+func TestStopWaitsForCallsInFlightUntilTheDeadline(t *testing.T) {
+	for name, tc := range map[string]struct {
+		deadline time.Duration
+		answered bool
+		says     string
+	}{
+		"in time": {5 * time.Second, true, "all calls in flight have ended"},
+		"cut":     {50 * time.Millisecond, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := specFor(t, "serve")
+			spec.Drain.Deadline = tc.deadline
+			i := launch(t, spec)
+			s := i.ready()
+			c, err := net.Dial("tcp", s.Sockets[0].Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			r := bufio.NewReader(c)
+			if _, err := c.Write([]byte("hello\n")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.ReadString('\n'); err != nil { // the sidecar has accepted it
+				t.Fatal(err)
+			}
+			answer := make(chan error, 1)
+			if _, err := c.Write([]byte("slow\n")); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				_, err := r.ReadString('\n')
+				c.Close() // else the connection is in flight for ever
+				answer <- err
+			}()
+			if err := i.Stop(within(t), StopOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-answer; (err == nil) != tc.answered {
+				t.Errorf("the call in flight: %v", err)
+			}
+			found := false
+			for _, e := range i.state().Events {
+				found = found || e.Kind == Drained && (tc.says == "" || e.Reason == tc.says)
+			}
+			if !found {
+				t.Error("no event tells how it drained")
+			}
+		})
 	}
 }

@@ -63,7 +63,7 @@ func Launch(ctx context.Context, program, specPath string) (*Client, error) {
 	}
 	defer read.Close()
 	p, err := os.StartProcess(program, []string{program, "-spec", specPath}, &os.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH"), ReadyEnv + "=3"},
+		Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", ReadyEnv + "=3"},
 		Files: []*os.File{null, out, out, write}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	_ = write.Close()

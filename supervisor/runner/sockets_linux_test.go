@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -133,6 +135,41 @@ func TestParseHexAddr(t *testing.T) {
 	for _, bad := range []string{"", "0100007F", "xx:0050", "0100:0050", "0100007F:10000"} {
 		if _, ok := parseHexAddr(bad); ok {
 			t.Errorf("%q passed", bad)
+		}
+	}
+}
+
+// TestHeldSocketsDoNotWakeTheRunner guards hold: a runner that polls its sidecar's sockets wakes for each of its connections.
+func TestHeldSocketsDoNotWakeTheRunner(t *testing.T) {
+	i := launch(t, specFor(t, "serve"))
+	s := i.ready()
+	proc := "/proc/" + strconv.Itoa(s.RunnerPID)
+	inodes := map[string]int{}
+	if !sockets(s.RunnerPID, inodes) {
+		t.Skip("its descriptors cannot be read")
+	}
+	held := ""
+	for _, l := range allListening() {
+		if l.addr.String() == s.Sockets[0].Address {
+			held = l.inode
+		}
+	}
+	if inodes[held] == 0 {
+		t.Fatal("the runner does not hold its socket")
+	}
+	n, err := strconv.Atoi(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	polled := fmt.Sprintf("ino:%x ", n)
+	files, err := os.ReadDir(proc + "/fdinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, _ := os.ReadFile(proc + "/fdinfo/" + f.Name())
+		if strings.Contains(string(b), "tfd:") && strings.Contains(string(b), polled) {
+			t.Errorf("the runner polls the socket:\n%s", b)
 		}
 	}
 }
