@@ -21,6 +21,7 @@ import (
 // Times that the harness waits at most.
 const (
 	upTime      = 90 * time.Second
+	upWait      = 75 * time.Second // told to up: it ends before we give up, and says why
 	commandTime = 60 * time.Second
 	// PollEvery is the pause between two looks at a condition.
 	PollEvery = 20 * time.Millisecond
@@ -67,7 +68,7 @@ func (m *Mesh) Start(more ...string) (string, error) {
 	m.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), upTime)
 	defer cancel()
-	args := append([]string{"up", "--detach", "--state", m.State, "--edge", m.Edge}, m.args...)
+	args := append([]string{"up", "--detach", "--wait", upWait.String(), "--state", m.State, "--edge", m.Edge}, m.args...)
 	cmd := exec.CommandContext(ctx, m.Bin.Outrigger, append(args, more...)...)
 	cmd.Env = m.Env()
 	// What is detached may hold the descriptors open: files do not keep Run waiting, pipes would.
