@@ -237,6 +237,50 @@ func TestAgentLost(t *testing.T) {
 	w.until("all fresh", func(u discovery.Update) bool { return has(u, append(both, "orders:main=healthy")...) && !u.Stale })
 }
 
+// TestAgentRestarted restarts an agent that remembers: what it still has is not registered anew, which would reset its
+// checks, and what it missed is made up for.
+func TestAgentRestarted(t *testing.T) {
+	agent := testkit.Consul(t, testkit.ConsulDurable())
+	o := Options{Address: agent.Addr, CheckInterval: time.Second, SyncInterval: 200 * time.Millisecond}
+	_, addr := listen(t)
+	r := startRegistrar(t, "h1", o)
+	c := client(t, agent.Addr)
+	one := Instance{ID: "orders-1.0.0-0", Service: "orders", Ports: []Port{{Name: "main", Addr: addr}}, HealthURL: "http://" + addr.String() + "/"}
+	two := one
+	two.ID = "orders-1.0.0-1"
+	for _, i := range []Instance{one, two} {
+		if err := r.Register(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Withdraw(one.ID)
+	synced(t, r)
+	agent.Kill()
+	r.Deregister(two.ID)
+	agent.Restart()
+	synced(t, r)
+	svcs, err := c.Agent().Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(svcs) != 1 || svcs[one.ID] == nil || !registered(svcs[one.ID], one.inHost("h1").registration(r.opts)) {
+		t.Errorf("the agent has %+v", svcs)
+	}
+	status, info, err := c.Agent().AgentHealthServiceByID(one.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// TCP, HTTP, and the mark of the withdrawal: each once.
+	if status != api.HealthMaint && status != api.HealthCritical || len(info.Checks) != 3 {
+		t.Errorf("the instance is %s, with checks %+v", status, info.Checks)
+	}
+	for _, check := range info.Checks {
+		if check.Type == "ttl" && !strings.Contains(check.CheckID, "maintenance") {
+			t.Errorf("check %s waits for somebody to renew it", check.CheckID)
+		}
+	}
+}
+
 func names(u discovery.Update) (out []string) {
 	for _, e := range u.Endpoints {
 		out = append(out, e.Service)

@@ -140,6 +140,14 @@ func (i Instance) Validate() error {
 	return fmt.Errorf("instance %q: %w", i.ID, errors.Join(errs...))
 }
 
+// inHost is the instance with a host, where it names none.
+func (i Instance) inHost(host string) Instance {
+	if i.Host == "" {
+		i.Host = host
+	}
+	return i
+}
+
 func reserved(key string) bool {
 	switch key {
 	case metaOurs, metaService, metaTenant, metaVersion, metaHost, metaZone, metaCheck:

@@ -29,23 +29,37 @@ func TestForeign(t *testing.T) {
 	}{
 		{name: "plain", svc: api.AgentService{Port: 80}, want: []discovery.Endpoint{base}},
 		{name: "own address", svc: api.AgentService{Port: 80, Address: "10.0.0.2"}, want: with(func(e *discovery.Endpoint) { e.Address = "10.0.0.2" })},
-		{name: "meta", svc: api.AgentService{Port: 80, Tags: []string{"tcp", "v9.9.9"}, Meta: map[string]string{"protocol": "GRPC", "version": "1.2.0"}},
+		{
+			name: "meta", svc: api.AgentService{Port: 80, Tags: []string{"tcp", "v9.9.9"}, Meta: map[string]string{"protocol": "GRPC", "version": "1.2.0"}},
 			want: with(func(e *discovery.Endpoint) {
 				e.Protocol, e.PortName, e.Version = discovery.GRPC, "grpc", "1.2.0"
 				e.Metadata = map[string]string{"protocol": "GRPC", "version": "1.2.0"}
-			})},
-		{name: "tags", svc: api.AgentService{Port: 80, Tags: []string{"primary", "tcp", "v1.4.2-rc.1"}},
-			want: with(func(e *discovery.Endpoint) { e.Protocol, e.PortName, e.Version = discovery.TCP, "tcp", "1.4.2-rc.1" })},
-		{name: "version tag", svc: api.AgentService{Port: 80, Tags: []string{"version=blue"}},
-			want: with(func(e *discovery.Endpoint) { e.Version = "blue" })},
-		{name: "unknown protocol", svc: api.AgentService{Port: 80, Meta: map[string]string{"protocol": "smtp"}},
-			want: with(func(e *discovery.Endpoint) { e.Metadata = map[string]string{"protocol": "smtp"} })},
-		{name: "warning", svc: api.AgentService{Port: 80, Weights: api.AgentWeights{Passing: 10, Warning: 3}}, ch: api.HealthWarning,
-			want: with(func(e *discovery.Endpoint) { e.Health, e.Weight = discovery.Degraded, 3 })},
-		{name: "critical", svc: api.AgentService{Port: 80}, ch: api.HealthCritical,
-			want: with(func(e *discovery.Endpoint) { e.Health = discovery.Unhealthy })},
-		{name: "zone of the node", svc: api.AgentService{Port: 80}, node: api.Node{Meta: map[string]string{"zone": "z2"}},
-			want: with(func(e *discovery.Endpoint) { e.Zone = "z2" })},
+			}),
+		},
+		{
+			name: "tags", svc: api.AgentService{Port: 80, Tags: []string{"primary", "tcp", "v1.4.2-rc.1"}},
+			want: with(func(e *discovery.Endpoint) { e.Protocol, e.PortName, e.Version = discovery.TCP, "tcp", "1.4.2-rc.1" }),
+		},
+		{
+			name: "version tag", svc: api.AgentService{Port: 80, Tags: []string{"version=blue"}},
+			want: with(func(e *discovery.Endpoint) { e.Version = "blue" }),
+		},
+		{
+			name: "unknown protocol", svc: api.AgentService{Port: 80, Meta: map[string]string{"protocol": "smtp"}},
+			want: with(func(e *discovery.Endpoint) { e.Metadata = map[string]string{"protocol": "smtp"} }),
+		},
+		{
+			name: "warning", svc: api.AgentService{Port: 80, Weights: api.AgentWeights{Passing: 10, Warning: 3}}, ch: api.HealthWarning,
+			want: with(func(e *discovery.Endpoint) { e.Health, e.Weight = discovery.Degraded, 3 }),
+		},
+		{
+			name: "critical", svc: api.AgentService{Port: 80}, ch: api.HealthCritical,
+			want: with(func(e *discovery.Endpoint) { e.Health = discovery.Unhealthy }),
+		},
+		{
+			name: "zone of the node", svc: api.AgentService{Port: 80}, node: api.Node{Meta: map[string]string{"zone": "z2"}},
+			want: with(func(e *discovery.Endpoint) { e.Zone = "z2" }),
+		},
 		{name: "no port", svc: api.AgentService{}},
 		{name: "a proxy of Consul's", svc: api.AgentService{Port: 80, Kind: api.ServiceKindConnectProxy}},
 	} {

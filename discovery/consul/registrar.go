@@ -67,10 +67,12 @@ func (r *Registrar) change(fn func()) {
 }
 
 // Register puts an instance into the catalog, or in the place of what has its id there, healthy until a check says
-// otherwise. An instance without a host gets the registrar's. The error is Instance.Validate's.
+// otherwise. An instance without a host gets the registrar's. The error is Instance.Validate's,
+// or says that the instance is another host's.
 func (r *Registrar) Register(i Instance) error {
-	if i.Host == "" {
-		i.Host = r.host
+	i = i.inHost(r.host)
+	if i.Host != r.host {
+		return fmt.Errorf("instance %q is of host %q, this one is %q", i.ID, i.Host, r.host)
 	}
 	if err := i.Validate(); err != nil {
 		return err
@@ -139,8 +141,10 @@ func (r *Registrar) Serve(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
+			if wait.n == 0 {
+				r.log.Warn("Consul's agent does not have this host's instances as they are: trying on", "error", err)
+			}
 			pause = min(pause, wait.delay())
-			r.log.Warn("registering instances with Consul", "error", err, "again in", pause)
 		} else {
 			wait = retry{}
 		}

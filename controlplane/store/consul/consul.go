@@ -334,7 +334,9 @@ func (s *Store) Watch(ctx context.Context, after uint64) (store.Revision, error)
 			if permanent(err) {
 				return store.Revision{}, fmt.Errorf("watching the head: %w", err)
 			}
-			s.log.Warn("Consul does not answer", "error", err)
+			if wait.n == 0 {
+				s.log.Warn("Consul does not answer: watching the head goes on when it does", "error", err)
+			}
 			index = 0
 			if err := wait.sleep(ctx); err != nil {
 				return store.Revision{}, s.ended(ctx)

@@ -3,9 +3,16 @@ package consul
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -276,6 +283,37 @@ func TestToken(t *testing.T) {
 	st := openAt(t, agent.Addr, Options{})
 	if _, err := st.Commit(t.Context(), 0, store.Change{Put: map[store.Key]store.Item{"a/b/c": {}}}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTLS reaches the agent through a proxy that speaks TLS, found and trusted by the environment alone.
+func TestTLS(t *testing.T) {
+	agent := testkit.Consul(t)
+	proxy := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: agent.Addr}))
+	t.Cleanup(func() {
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		proxy.Close()
+	})
+	t.Setenv(api.HTTPAddrEnvName, proxy.Listener.Addr().String())
+	t.Setenv(api.HTTPSSLEnvName, "true")
+	if _, err := Open(t.Context(), Options{Patience: 100 * time.Millisecond}); err == nil {
+		t.Fatal("a certificate that nobody vouches for was trusted")
+	}
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw})
+	if err := os.WriteFile(ca, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(api.HTTPCAFile, ca)
+	st, err := Open(t.Context(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Commit(t.Context(), 0, store.Change{Put: map[store.Key]store.Item{"a/b/c": {}}}); err != nil {
+		t.Error(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

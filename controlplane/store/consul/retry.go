@@ -15,7 +15,7 @@ import (
 )
 
 // errUnreachable marks what patiently returns when it has lost its patience.
-var errUnreachable = errors.New("Consul cannot be reached, or has no leader") //nolint:staticcheck // a name
+var errUnreachable = errors.New("Consul cannot be reached, or has no leader")
 
 // retry counts tries in a row.
 type retry struct{ n int }

@@ -62,17 +62,17 @@ type diskRoot struct {
 }
 
 var (
-	_ = (fs.NodeCreater)((*diskRoot)(nil))
-	_ = (fs.NodeLinker)((*diskRoot)(nil))
-	_ = (fs.NodeRenamer)((*diskRoot)(nil))
-	_ = (fs.NodeUnlinker)((*diskRoot)(nil))
-	_ = (fs.NodeFsyncer)((*diskRoot)(nil))
-	_ = (fs.NodeOpener)((*diskFile)(nil))
-	_ = (fs.NodeReader)((*diskFile)(nil))
-	_ = (fs.NodeWriter)((*diskFile)(nil))
-	_ = (fs.NodeFsyncer)((*diskFile)(nil))
-	_ = (fs.NodeGetattrer)((*diskFile)(nil))
-	_ = (fs.NodeSetattrer)((*diskFile)(nil))
+	_ = fs.NodeCreater((*diskRoot)(nil))
+	_ = fs.NodeLinker((*diskRoot)(nil))
+	_ = fs.NodeRenamer((*diskRoot)(nil))
+	_ = fs.NodeUnlinker((*diskRoot)(nil))
+	_ = fs.NodeFsyncer((*diskRoot)(nil))
+	_ = fs.NodeOpener((*diskFile)(nil))
+	_ = fs.NodeReader((*diskFile)(nil))
+	_ = fs.NodeWriter((*diskFile)(nil))
+	_ = fs.NodeFsyncer((*diskFile)(nil))
+	_ = fs.NodeGetattrer((*diskFile)(nil))
+	_ = fs.NodeSetattrer((*diskFile)(nil))
 )
 
 // fails says how an operation fails, or 0. The caller holds mu.
