@@ -8,14 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/outrigger-mesh/outrigger/api/resource"
 	"github.com/outrigger-mesh/outrigger/controlplane/admin"
 	"github.com/outrigger-mesh/outrigger/controlplane/ads"
+	"github.com/outrigger-mesh/outrigger/controlplane/host"
 	"github.com/outrigger-mesh/outrigger/controlplane/model"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
-	"github.com/outrigger-mesh/outrigger/supervisor/logfile"
 	"github.com/outrigger-mesh/outrigger/supervisor/runner"
 )
 
@@ -225,87 +224,18 @@ func (p *Plane) Events(ctx context.Context, epoch string, since uint64, follow b
 
 // Logs implements admin.Backend.
 func (p *Plane) Logs(ctx context.Context, q admin.LogQuery, w io.Writer) error {
-	ids, err := p.instancesNamed(q.Tenant, q.Name)
+	files, err := p.host.LogFiles(orDefault(q.Tenant), q.Name, q.Sidecar)
 	if err != nil {
-		return err
+		return p.named(err)
 	}
-	file := runner.OutLog
-	if q.Sidecar {
-		file = runner.SidecarLog
+	if q.Name == "" && !q.Sidecar { // a gateway has no output of its own: its sidecar's is asked for by name
+		files = slices.DeleteFunc(files, func(f host.LogFile) bool { return filepath.Base(f.Path) != runner.OutLog })
 	}
-	var mu sync.Mutex // lines of several instances do not mix
-	var wg sync.WaitGroup
-	errs := make([]error, len(ids))
-	width := 0
-	for _, id := range ids {
-		width = max(width, len(id))
+	lines := q.Tail
+	if lines < 0 {
+		lines = 1 << 30
 	}
-	tail := q.Tail
-	if tail < 0 {
-		tail = 1 << 30
-	}
-	for i, id := range ids {
-		path := filepath.Join(p.o.State.Dir, "instances", id, runner.LogDir, file)
-		out := &lineWriter{w: w, mu: &mu}
-		if len(ids) > 1 {
-			out.prefix = fmt.Sprintf("%-*s | ", width, id)
-		}
-		if !q.Follow {
-			if errs[i] = logfile.Tail(path, tail, out); errs[i] == nil {
-				errs[i] = out.flush()
-			}
-			continue
-		}
-		wg.Go(func() { errs[i] = logfile.Follow(ctx, path, tail, out) })
-	}
-	wg.Wait()
-	for i, err := range errs {
-		if err != nil {
-			return fmt.Errorf("read the log of %s: %w", ids[i], err)
-		}
-	}
-	return nil
-}
-
-// lineWriter passes whole lines on, each with a prefix.
-type lineWriter struct {
-	w      io.Writer
-	mu     *sync.Mutex
-	prefix string
-	rest   []byte
-}
-
-func (l *lineWriter) Write(b []byte) (int, error) {
-	if l.prefix == "" {
-		return l.w.Write(b)
-	}
-	l.rest = append(l.rest, b...)
-	var out []byte
-	for {
-		i := slices.Index(l.rest, '\n')
-		if i < 0 {
-			break
-		}
-		out = append(append(out, l.prefix...), l.rest[:i+1]...)
-		l.rest = l.rest[i+1:]
-	}
-	if len(out) == 0 {
-		return len(b), nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, err := l.w.Write(out); err != nil {
-		return 0, err
-	}
-	return len(b), nil
-}
-
-func (l *lineWriter) flush() error {
-	if len(l.rest) == 0 {
-		return nil
-	}
-	_, err := l.Write([]byte("\n"))
-	return err
+	return p.host.Logs(ctx, files, lines, q.Follow, w)
 }
 
 // Bootstrap implements admin.Backend.
