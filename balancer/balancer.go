@@ -116,6 +116,7 @@ const (
 	Ejected                      // outlier detection
 	Draining                     // being withdrawn
 	Full                         // at its limit of connections or requests
+	Failing                      // active health checking says so
 )
 
 // Endpoint is one address that can take exchanges, with the counters that outlive configuration changes:

@@ -1,0 +1,421 @@
+package http1
+
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
+	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
+)
+
+// ClientConn is the client's side of a connection: one exchange at a time, idle in its pool between them.
+type ClientConn struct {
+	c     *loop.Conn
+	pool  *upstream.Pool
+	s     *pipeline.Stream
+	timer loop.Timer
+	part  []byte // the beginning of a head that is not whole
+
+	body   Body
+	frame  Framing
+	method string
+	used   int // exchanges so far
+
+	state    clientState
+	reqDone  bool // the request is sent
+	chunked  bool // the request goes out in chunks
+	answered bool // a byte of the answer has come
+	tunnel   bool
+	blocked  bool
+	drain    bool
+	upgrade  bool
+}
+
+type clientState uint8
+
+const (
+	cliDialing clientState = iota
+	cliIdle
+	cliHead // waiting for a response's head
+	cliBody
+	cliClosed
+)
+
+const defaultConnectTimeout = time.Second
+
+// Dial begins a connection for a pool.
+func Dial(p *upstream.Pool) (*ClientConn, error) {
+	cc := &ClientConn{pool: p}
+	c, err := p.Loop.Dial(p.Host.Network, p.Host.Address, cc)
+	if err != nil {
+		return nil, err
+	}
+	cc.c = c
+	d := p.Host.Cluster().Config().ConnectTimeout
+	if d <= 0 {
+		d = defaultConnectTimeout
+	}
+	p.Loop.SetTimer(&cc.timer, d, cc)
+	return cc, nil
+}
+
+// OnConnect tells the pool.
+func (cc *ClientConn) OnConnect(_ *loop.Conn, err error) {
+	cc.pool.Loop.StopTimer(&cc.timer)
+	if err != nil {
+		cc.state = cliClosed
+		cc.pool.DialFailed(snapshot.HTTP1, cc, cc.pool.Host.Address+": "+err.Error())
+		return
+	}
+	cc.state = cliIdle
+	cc.setIdle()
+	cc.pool.Connected(snapshot.HTTP1, cc)
+}
+
+// OnTimer ends a connection that was not made in time, or was idle for too long.
+func (cc *ClientConn) OnTimer(*loop.Timer) {
+	switch cc.state {
+	case cliDialing:
+		cc.c.Close()
+		cc.state = cliClosed
+		cc.pool.DialFailed(snapshot.HTTP1, cc, cc.pool.Host.Address+": no connection within the connect timeout")
+	case cliIdle:
+		cc.close()
+	}
+}
+
+func (cc *ClientConn) setIdle() {
+	d := cc.pool.Host.Cluster().Config().IdleTimeout
+	if d <= 0 {
+		d = defaultIdle
+	}
+	cc.pool.Loop.SetTimer(&cc.timer, d, cc)
+}
+
+// Capacity is 1 while idle.
+func (cc *ClientConn) Capacity() int {
+	if cc.state == cliIdle {
+		return 1
+	}
+	return 0
+}
+
+// Drain closes the connection when its exchange is over.
+func (cc *ClientConn) Drain() {
+	cc.drain = true
+	if cc.state == cliIdle {
+		cc.close()
+	}
+}
+
+// Open gives the connection to a stream.
+func (cc *ClientConn) Open(s *pipeline.Stream) pipeline.Upstream {
+	cc.pool.Loop.StopTimer(&cc.timer)
+	cc.s = s
+	cc.state = cliHead
+	cc.used++
+	cc.reqDone, cc.chunked, cc.answered, cc.tunnel, cc.upgrade = false, false, false, false, false
+	return cc
+}
+
+// SendHead sends the request's head.
+func (cc *ClientConn) SendHead(s *pipeline.Stream, end bool) {
+	cc.method = "GET" // what matters of it for the answer's framing
+	switch s.Req.Method {
+	case "HEAD":
+		cc.method = "HEAD"
+	case "CONNECT":
+		cc.method = "CONNECT"
+	}
+	how := How{Length: -1, Upgrade: s.Req.Protocol}
+	cc.upgrade = s.Req.Protocol != ""
+	switch {
+	case cc.upgrade:
+	case end:
+		cc.reqDone = true
+		if s.Req.Method != "GET" && s.Req.Method != "HEAD" && s.Req.Method != "DELETE" && s.Req.Method != "OPTIONS" {
+			how.Length = 0
+		}
+	case s.Req.ContentLength >= 0:
+		how.Length = s.Req.ContentLength
+	default:
+		how.Chunked, cc.chunked = true, true
+	}
+	how.Trailers = s.GRPC
+	cc.c.SetOut(AppendRequest(cc.c.Out(), &s.Req, &how))
+}
+
+// SendData sends a piece of the request's body.
+func (cc *ClientConn) SendData(s *pipeline.Stream, b []byte, end bool) {
+	if cc.state == cliClosed {
+		return
+	}
+	if len(b) > 0 {
+		if cc.chunked {
+			cc.c.SetOut(AppendChunkHead(cc.c.Out(), len(b)))
+			cc.c.Write(b)
+			if cc.c.Closed() {
+				return
+			}
+			cc.c.SetOut(append(cc.c.Out(), '\r', '\n'))
+		} else {
+			cc.c.Write(b)
+		}
+	}
+	if !end || cc.c.Closed() {
+		return
+	}
+	cc.reqDone = true
+	switch {
+	case cc.chunked:
+		cc.c.SetOut(AppendLastChunk(cc.c.Out(), nil))
+	case cc.upgrade:
+		cc.c.CloseWrite()
+	}
+}
+
+// SendTrailers ends the request with trailers.
+func (cc *ClientConn) SendTrailers(s *pipeline.Stream) {
+	if cc.state == cliClosed {
+		return
+	}
+	cc.reqDone = true
+	if cc.chunked {
+		cc.c.SetOut(AppendLastChunk(cc.c.Out(), &s.Trailer))
+	}
+}
+
+// Blocked says that the callee does not read.
+func (cc *ClientConn) Blocked() bool {
+	if cc.state != cliClosed && cc.c.Blocked() {
+		cc.blocked = true
+		return true
+	}
+	return false
+}
+
+// Pause stops reading the response.
+func (cc *ClientConn) Pause(on bool) {
+	if cc.state != cliClosed {
+		cc.c.Pause(on)
+	}
+}
+
+// Cancel gives the exchange up, and with it the connection: what still comes on it cannot be told apart.
+func (cc *ClientConn) Cancel() {
+	if cc.s == nil {
+		return
+	}
+	cc.s = nil
+	cc.close()
+}
+
+// OnDrained lets the request's body go on.
+func (cc *ClientConn) OnDrained(*loop.Conn) {
+	if cc.blocked {
+		cc.blocked = false
+		if cc.s != nil {
+			cc.s.UpstreamWritable()
+		}
+	}
+}
+
+// OnWriteError: the callee has gone; what it may have answered is read first.
+func (cc *ClientConn) OnWriteError(*loop.Conn, error) {
+	cc.lost("the connection broke while the request was being sent")
+}
+
+// OnHangup notices a connection that ended while paused: what it still holds is read when reading goes on.
+func (cc *ClientConn) OnHangup(*loop.Conn) {}
+
+// OnRead reads the response.
+func (cc *ClientConn) OnRead(c *loop.Conn) {
+	turn := 0
+	lp := cc.pool.Loop
+	for cc.state != cliClosed {
+		k := copy(lp.Scratch, cc.part)
+		n, r := c.Read(lp.Scratch[k:])
+		if r == loop.Again {
+			return
+		}
+		if r != loop.OK {
+			cc.eof()
+			return
+		}
+		if cc.s == nil { // idle: nothing is expected
+			cc.close()
+			return
+		}
+		cc.part = nil
+		turn += n
+		cc.answered = true
+		cc.bytes(lp.Scratch[:k+n])
+		if c.Closed() || c.Paused() {
+			return
+		}
+		if turn >= maxTurnBytes {
+			c.Yield()
+			return
+		}
+	}
+}
+
+// bytes takes what was read. It must be used up or kept in part before returning: the scratch is everybody's.
+func (cc *ClientConn) bytes(b []byte) {
+	for len(b) > 0 {
+		s := cc.s
+		if s == nil {
+			if cc.state != cliClosed {
+				cc.close() // more than the response
+			}
+			return
+		}
+		switch cc.state {
+		case cliHead:
+			s.Resp.Reset()
+			n, err := ParseResponse(b, &s.Resp, &cc.frame, Limits{Bytes: len(cc.pool.Loop.Scratch) - 1024, Fields: exchange.MaxFields - 10})
+			if err != nil {
+				cc.s = nil
+				cc.close()
+				s.UpstreamReset(pipeline.ProtocolError, "the answer is not HTTP/1.1: "+err.Reason)
+				return
+			}
+			if n == 0 {
+				cc.part = append(cc.part[:0], b...)
+				return
+			}
+			b = b[n:]
+			if st := s.Resp.Status; st < 200 && st != 101 {
+				s.UpstreamInformational()
+				continue
+			}
+			cc.onHead(s)
+		case cliBody:
+			if cc.tunnel {
+				s.UpstreamData(b, false)
+				return
+			}
+			data, n, err := cc.body.Next(b)
+			if err != nil {
+				cc.s = nil
+				cc.close()
+				s.UpstreamReset(pipeline.ProtocolError, "the answer's body is malformed: "+err.Reason)
+				return
+			}
+			b = b[n:]
+			if !cc.body.Done() {
+				if len(data) > 0 {
+					s.UpstreamData(data, false)
+				}
+				continue
+			}
+			cc.s = nil // before the last call, which may end the exchange and cancel what is still open
+			if cc.body.kind == chunkedBody {
+				s.RespTrailer.Reset()
+				if err := cc.body.Trailers(&s.RespTrailer); err != nil {
+					cc.close()
+					s.UpstreamReset(pipeline.ProtocolError, err.Reason)
+					return
+				}
+			}
+			ok := cc.reusable(len(b))
+			if len(s.RespTrailer.Fields) > 0 {
+				if len(data) > 0 {
+					s.UpstreamData(data, false)
+				}
+				s.UpstreamTrailers()
+			} else {
+				s.UpstreamData(data, true)
+			}
+			cc.done(ok)
+			return
+		default:
+			return
+		}
+	}
+}
+
+func (cc *ClientConn) onHead(s *pipeline.Stream) {
+	if s.Resp.Status == 101 {
+		if !cc.upgrade {
+			cc.s = nil
+			cc.close()
+			s.UpstreamReset(pipeline.ProtocolError, "an upgrade that was not asked for")
+			return
+		}
+		cc.tunnel = true
+		cc.state = cliBody
+		s.UpstreamHead(false)
+		return
+	}
+	cc.state = cliBody
+	cc.body.InitResponse(cc.method, s.Resp.Status, &cc.frame)
+	if !cc.body.Done() {
+		s.UpstreamHead(false)
+		return
+	}
+	cc.s = nil
+	ok := cc.reusable(0)
+	s.UpstreamHead(true)
+	cc.done(ok)
+}
+
+// reusable says whether the connection can take another exchange after this response.
+func (cc *ClientConn) reusable(left int) bool {
+	if !cc.reqDone || cc.frame.Close || cc.drain || left > 0 || cc.body.UntilClose() || cc.upgrade {
+		return false
+	}
+	m := cc.pool.Host.Cluster().Config().MaxRequestsPerConnection
+	return m == 0 || cc.used < int(m)
+}
+
+func (cc *ClientConn) done(ok bool) {
+	if cc.state == cliClosed {
+		return
+	}
+	if !ok || cc.c.Waiting() > 0 || cc.c.Hangup() {
+		cc.close()
+		return
+	}
+	cc.state = cliIdle
+	cc.c.Pause(false)
+	cc.setIdle()
+	cc.pool.Release(cc)
+}
+
+// eof: the callee has closed or reset the connection.
+func (cc *ClientConn) eof() {
+	s := cc.s
+	if s != nil && cc.state == cliBody && (cc.tunnel || cc.body.UntilClose()) {
+		cc.s = nil
+		cc.close()
+		s.UpstreamData(nil, true)
+		return
+	}
+	cc.lost("the connection ended before the answer did")
+}
+
+func (cc *ClientConn) lost(detail string) {
+	s := cc.s
+	cc.s = nil
+	kind := pipeline.ConnectionLost
+	if !cc.answered && cc.used > 1 {
+		kind = pipeline.StaleConnection
+	}
+	cc.close()
+	if s != nil {
+		s.UpstreamReset(kind, cc.pool.Host.Address+": "+detail)
+	}
+}
+
+func (cc *ClientConn) close() {
+	if cc.state == cliClosed {
+		return
+	}
+	cc.state = cliClosed
+	cc.pool.Loop.StopTimer(&cc.timer)
+	cc.c.Close()
+	cc.pool.Gone(snapshot.HTTP1, cc)
+}

@@ -1,0 +1,631 @@
+package http1
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+)
+
+// ServerConn is the server's side of a connection: requests one after another, answered in order.
+type ServerConn struct {
+	c  *loop.Conn
+	w  *pipeline.Worker
+	l  *pipeline.Listener
+	s  *pipeline.Stream
+	in []byte // a request's head and what came after it; nil while idle
+	n  int    // bytes in in
+	// ahead is what came behind the body of the request under way.
+	ahead []byte
+	head  int // length of the current request's head in in
+	peer  netip.AddrPort
+	set   pipeline.ConnSet
+
+	timer loop.Timer
+	state serverState
+	body  Body
+	frame Framing
+
+	oldAt      int64 // when the connection has reached its age; 0 never
+	closeAfter bool  // the connection ends with the current response
+	chunked    bool  // the response goes out in chunks
+	noBody     bool  // the response has no body on the wire (HEAD, 204, 304)
+	tunnel     bool  // after 101: bytes both ways
+	blocked    bool
+	ending     bool // Drain was called
+	processing bool
+}
+
+type serverState uint8
+
+const (
+	srvIdle      serverState = iota // between requests
+	srvHead                         // part of a head is there
+	srvBusy                         // an exchange is under way
+	srvLingering                    // answered early: reading what still comes, for a while
+	srvClosed
+)
+
+const (
+	firstBuf       = 4 << 10
+	lingerTime     = 2 * time.Second
+	maxTurnBytes   = 256 << 10
+	defaultIdle    = time.Hour
+	defaultHeadMax = 30 * time.Second
+)
+
+// NewServerConn takes over an accepted connection. initial is what was read from it already.
+func NewServerConn(c *loop.Conn, w *pipeline.Worker, l *pipeline.Listener, set pipeline.ConnSet, peer netip.AddrPort, initial []byte) *ServerConn {
+	sc := &ServerConn{c: c, w: w, l: l, set: set, peer: peer}
+	set[sc] = struct{}{}
+	c.SetHandler(sc)
+	l.Connections.Add(1)
+	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil && cfg.HTTP.MaxConnectionAge > 0 {
+		sc.oldAt = w.Loop.Now() + pipeline.Jitter(cfg.HTTP.MaxConnectionAge, w.Rand())
+	}
+	sc.idle()
+	if len(initial) > 0 {
+		sc.need(len(initial))
+		sc.n = copy(sc.in[:cap(sc.in)], initial)
+		sc.process()
+	}
+	return sc
+}
+
+func (sc *ServerConn) limits() Limits {
+	lim := DefaultLimits
+	if cfg := sc.l.Config.Load(); cfg != nil && cfg.HTTP != nil {
+		if v := cfg.HTTP.MaxRequestHeaderBytes; v > 0 {
+			lim.Bytes = v
+		}
+		if v := cfg.HTTP.MaxRequestFields; v > 0 {
+			lim.Fields = min(v, exchange.MaxFields)
+		}
+	}
+	return lim
+}
+
+func (sc *ServerConn) idle() {
+	sc.state = srvIdle
+	d := defaultIdle
+	if cfg := sc.l.Config.Load(); cfg != nil && cfg.HTTP != nil && cfg.HTTP.IdleTimeout > 0 {
+		d = cfg.HTTP.IdleTimeout
+	}
+	sc.w.Loop.SetTimer(&sc.timer, d, sc)
+}
+
+// need makes room for n more bytes behind what is in the buffer.
+func (sc *ServerConn) need(n int) {
+	if sc.in == nil {
+		if n <= firstBuf {
+			sc.in = sc.w.Loop.SmallBuf()
+		} else {
+			sc.in = make([]byte, 0, max(n, 2*firstBuf))
+		}
+		return
+	}
+	if cap(sc.in)-sc.n < n {
+		b := make([]byte, 0, max(2*cap(sc.in), sc.n+n))
+		copy(b[:sc.n], sc.in[:sc.n])
+		sc.freeIn()
+		sc.in = b
+	}
+}
+
+func (sc *ServerConn) freeIn() {
+	if sc.in != nil {
+		sc.w.Loop.FreeSmallBuf(sc.in)
+		sc.in = nil
+	}
+}
+
+// OnRead reads requests, or the body of the one under way.
+func (sc *ServerConn) OnRead(c *loop.Conn) {
+	turn := 0
+	for {
+		switch sc.state {
+		case srvIdle, srvHead:
+			sc.need(1)
+			n, r := c.Read(sc.in[sc.n:cap(sc.in)])
+			if r != loop.OK {
+				if r == loop.Again {
+					if sc.n == 0 {
+						sc.freeIn()
+					}
+					return
+				}
+				sc.eof()
+				return
+			}
+			sc.n += n
+			turn += n
+			sc.process()
+		case srvBusy:
+			if sc.body.Done() && !sc.tunnel {
+				c.Pause(true) // the next request waits in the socket
+				if c.Hangup() {
+					sc.OnHangup(c)
+				}
+				return
+			}
+			n, r := c.Read(sc.w.Loop.Scratch)
+			if r != loop.OK {
+				if r != loop.Again {
+					sc.eof()
+				}
+				return
+			}
+			turn += n
+			b := sc.w.Loop.Scratch[:n]
+			if used := sc.bodyBytes(b); used < n && sc.state != srvLingering && sc.state != srvClosed {
+				sc.pipelined(b[used:])
+			}
+		case srvLingering:
+			n, r := c.Read(sc.w.Loop.Scratch)
+			if r == loop.Again {
+				return
+			}
+			if r != loop.OK {
+				sc.close()
+				return
+			}
+			turn += n
+		case srvClosed:
+			return
+		}
+		if c.Closed() || c.Paused() {
+			return
+		}
+		if turn >= maxTurnBytes {
+			c.Yield()
+			return
+		}
+	}
+}
+
+// process begins the requests that are whole in the buffer.
+func (sc *ServerConn) process() {
+	if sc.processing {
+		return
+	}
+	sc.processing = true
+	for sc.n > 0 && (sc.state == srvIdle || sc.state == srvHead) {
+		s := sc.w.NewStream(sc.l, sc)
+		n, err := ParseRequest(sc.in[:sc.n], &s.Req, &sc.frame, sc.limits())
+		if err != nil {
+			s.Req.Header.Reset()
+			sc.refuse(s, err)
+			break
+		}
+		if n == 0 {
+			sc.w.Discard(s)
+			if sc.state == srvIdle {
+				sc.state = srvHead
+				d := defaultHeadMax
+				if h := s.HTTP(); h != nil && h.HeaderTimeout > 0 {
+					d = h.HeaderTimeout
+				}
+				sc.w.Loop.SetTimer(&sc.timer, d, sc)
+			}
+			if sc.n == cap(sc.in) {
+				sc.need(1)
+			}
+			break
+		}
+		sc.begin(s, n)
+	}
+	sc.processing = false
+	if sc.state == srvIdle && sc.n == 0 {
+		sc.freeIn()
+	}
+}
+
+func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
+	sc.s = s
+	sc.head = n
+	sc.state = srvBusy
+	sc.w.Loop.StopTimer(&sc.timer)
+	sc.closeAfter = sc.frame.Close || sc.ending || sc.l.LameDuck.Load() || sc.oldAt != 0 && sc.w.Loop.Now() > sc.oldAt
+	sc.chunked, sc.noBody, sc.tunnel = false, false, false
+	sc.body.InitRequest(&sc.frame)
+	s.Peer = sc.peer
+	s.Proto = exchange.HTTP11
+	if sc.frame.HTTP10 {
+		s.Proto = exchange.HTTP10
+	}
+	upgrade := false
+	if sc.frame.Upgrade && !sc.frame.HTTP10 && sc.body.Done() && sc.upgradable(s) {
+		upgrade = true
+	} else {
+		s.Req.Protocol = ""
+	}
+	if s.Req.Method == "CONNECT" {
+		sc.closeAfter = true
+		s.Req.Header.Reset()
+		sc.refuse(s, &Error{405, "CONNECT is not served here"})
+		return
+	}
+	if sc.frame.Expect && !sc.body.Done() {
+		s.Req.Header.DelKnown(exchange.Expect)
+		if sc.n == n && !sc.frame.HTTP10 {
+			sc.c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+		}
+	}
+	rest := sc.n - n
+	s.Begin(sc.body.Done() && !upgrade)
+	if sc.s != s {
+		return
+	}
+	if upgrade {
+		sc.tunnelWait(rest)
+		return
+	}
+	if rest > 0 && !sc.body.Done() {
+		// the body's beginning came with the head; what is behind the body belongs to the next request
+		b := sc.in[n:sc.n]
+		used := sc.bodyBytes(b)
+		if sc.s == s && sc.state == srvBusy {
+			copy(sc.in[n:cap(sc.in)], b[used:])
+			sc.n = n + len(b) - used
+		}
+	}
+}
+
+func (sc *ServerConn) upgradable(s *pipeline.Stream) bool {
+	for _, u := range s.HTTP().Upgrades {
+		if exchange.EqualFold(s.Req.Protocol, u) {
+			return true
+		}
+	}
+	return false
+}
+
+// tunnelWait: nothing of an upgraded connection is read until the 101 has come.
+func (sc *ServerConn) tunnelWait(int) { sc.c.Pause(true) }
+
+// bodyBytes takes body bytes from b and returns how many belong to the current request.
+func (sc *ServerConn) bodyBytes(b []byte) (used int) {
+	s := sc.s
+	if sc.tunnel {
+		s.RequestData(b, false)
+		return len(b)
+	}
+	for used < len(b) && sc.s == s && !sc.body.Done() {
+		data, n, err := sc.body.Next(b[used:])
+		used += n
+		if err != nil {
+			sc.closeAfter = true
+			s.Flags |= exchange.DownstreamProtocolError
+			s.Details = err.Reason
+			s.DownstreamGone()
+			return used
+		}
+		if sc.body.Done() {
+			s.Trailer.Reset()
+			if sc.body.kind == chunkedBody {
+				if err := sc.body.Trailers(&s.Trailer); err != nil {
+					s.DownstreamGone()
+					return used
+				}
+			}
+			if len(s.Trailer.Fields) > 0 {
+				if len(data) > 0 {
+					s.RequestData(data, false)
+				}
+				if sc.s == s {
+					s.RequestTrailers()
+				}
+			} else {
+				s.RequestData(data, true)
+			}
+			break
+		}
+		if len(data) > 0 {
+			s.RequestData(data, false)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return used
+}
+
+// pipelined keeps what came behind the body of a request until that is answered. The buffer of the head stays
+// where it is: the exchange's views point into it.
+func (sc *ServerConn) pipelined(b []byte) {
+	if sc.state == srvBusy {
+		sc.ahead = append([]byte(nil), b...)
+		return
+	}
+	sc.need(len(b)) // the exchange has ended meanwhile
+	sc.n += copy(sc.in[sc.n:cap(sc.in)], b)
+	sc.process()
+}
+
+// refuse answers a request that could not be parsed, and ends the connection.
+func (sc *ServerConn) refuse(s *pipeline.Stream, e *Error) {
+	sc.state = srvBusy
+	sc.w.Loop.StopTimer(&sc.timer)
+	sc.closeAfter = true
+	sc.w.Discard(s)
+	sc.s = nil
+	text := e.Reason + " (DPE)\n"
+	var h exchange.Head
+	h.Status = e.Status
+	h.Header.AddKnown(exchange.ContentType, "text/plain; charset=utf-8")
+	out := AppendResponse(sc.c.Out(), &h, &How{Length: int64(len(text)), Close: true})
+	sc.c.SetOut(append(out, text...))
+	sc.linger()
+}
+
+// OnTimer closes a connection that has been idle, or whose head did not come, or has lingered long enough.
+func (sc *ServerConn) OnTimer(*loop.Timer) {
+	if sc.state == srvHead {
+		e := &Error{408, "the request's head did not come in time"}
+		s := sc.w.NewStream(sc.l, sc)
+		sc.refuse(s, e)
+		return
+	}
+	sc.close()
+}
+
+// OnHangup notices a caller that has left while its request is at work.
+func (sc *ServerConn) OnHangup(*loop.Conn) {
+	if sc.state != srvBusy || sc.s == nil {
+		return
+	}
+	if sc.n > sc.head || sc.ahead != nil {
+		return // a pipelined request is there: the caller may have closed its half after it
+	}
+	var b [1]byte
+	if n, r := sc.c.Peek(b[:]); r == loop.OK && n > 0 {
+		return
+	}
+	sc.eof()
+}
+
+// eof: the caller has closed or reset the connection.
+func (sc *ServerConn) eof() {
+	if s := sc.s; s != nil {
+		if sc.tunnel {
+			s.RequestData(nil, true)
+			sc.c.Pause(true)
+			return
+		}
+		sc.closeAfter = true
+		s.DownstreamGone()
+		return
+	}
+	sc.close()
+}
+
+// OnDrained lets the upstream go on.
+func (sc *ServerConn) OnDrained(*loop.Conn) {
+	if sc.blocked {
+		sc.blocked = false
+		if sc.s != nil {
+			sc.s.DownstreamWritable()
+		}
+	}
+	if sc.state == srvLingering {
+		sc.c.CloseWrite()
+	}
+}
+
+// OnConnect does nothing: the connection was accepted.
+func (sc *ServerConn) OnConnect(*loop.Conn, error) {}
+
+// OnWriteError is a caller that has gone.
+func (sc *ServerConn) OnWriteError(*loop.Conn, error) {
+	s := sc.s
+	sc.closed()
+	if s != nil {
+		s.DownstreamGone()
+	}
+}
+
+func (sc *ServerConn) close() {
+	if sc.state == srvClosed {
+		return
+	}
+	sc.c.Close()
+	sc.closed()
+}
+
+func (sc *ServerConn) closed() {
+	if sc.state == srvClosed {
+		return
+	}
+	sc.state = srvClosed
+	sc.w.Loop.StopTimer(&sc.timer)
+	sc.l.Connections.Add(-1)
+	delete(sc.set, sc)
+	if sc.s == nil {
+		sc.freeIn()
+	}
+}
+
+// Drain has the connection end with its next answer. An idle one is not closed: its caller may just be sending, and
+// would not know whether that was executed.
+func (sc *ServerConn) Drain() { sc.ending, sc.closeAfter = true, true }
+
+// Shut closes the connection.
+func (sc *ServerConn) Shut() {
+	s := sc.s
+	sc.close()
+	if s != nil {
+		s.DownstreamGone()
+	}
+}
+
+// SendInformational sends a 1xx head.
+func (sc *ServerConn) SendInformational(s *pipeline.Stream) {
+	if s.Proto == exchange.HTTP10 || sc.state == srvClosed {
+		return
+	}
+	sc.c.SetOut(AppendResponse(sc.c.Out(), &s.Resp, &How{Length: -1}))
+}
+
+// SendHead sends the response's head.
+func (sc *ServerConn) SendHead(s *pipeline.Stream, end bool) {
+	if sc.state == srvClosed {
+		return
+	}
+	if sc.l.LameDuck.Load() || !sc.body.Done() && !sc.tunnel {
+		sc.closeAfter = true // an answer before the end of the upload ends the connection too
+	}
+	h := &s.Resp
+	how := How{Length: -1}
+	sc.noBody = s.Req.Method == "HEAD" || h.Status == 204 || h.Status == 304
+	switch {
+	case h.Status == 101:
+		sc.tunnel = true
+		how.Upgrade = h.Protocol
+		if how.Upgrade == "" {
+			how.Upgrade = s.Req.Protocol
+		}
+		sc.closeAfter = true
+	case sc.noBody:
+	case end:
+		how.Length = 0
+	case h.ContentLength >= 0 && (s.Proto == exchange.HTTP10 || !h.Header.Has(exchange.Trailer)):
+		how.Length = h.ContentLength
+	case s.Proto == exchange.HTTP10:
+		sc.closeAfter = true
+	default:
+		how.Chunked, sc.chunked = true, true
+	}
+	how.Close = sc.closeAfter && how.Upgrade == ""
+	how.KeepAlive = s.Proto == exchange.HTTP10 && !sc.closeAfter
+	sc.c.SetOut(AppendResponse(sc.c.Out(), h, &how))
+	if sc.tunnel {
+		sc.c.Pause(false)
+		if rest := sc.in[sc.head:sc.n]; len(rest) > 0 {
+			b := append([]byte(nil), rest...)
+			sc.n = sc.head
+			s.RequestData(b, false)
+		}
+	}
+}
+
+// SendData sends a piece of the body.
+func (sc *ServerConn) SendData(s *pipeline.Stream, b []byte, end bool) {
+	if sc.state == srvClosed {
+		return
+	}
+	if !sc.noBody && len(b) > 0 {
+		if sc.chunked {
+			sc.c.SetOut(AppendChunkHead(sc.c.Out(), len(b)))
+			sc.c.Write(b)
+			if !sc.c.Closed() {
+				sc.c.SetOut(append(sc.c.Out(), '\r', '\n'))
+			}
+		} else {
+			sc.c.Write(b)
+		}
+	}
+	if end && sc.chunked && !sc.noBody && !sc.c.Closed() {
+		sc.c.SetOut(AppendLastChunk(sc.c.Out(), nil))
+	}
+}
+
+// SendTrailers ends the body with trailers, where the framing has room for them.
+func (sc *ServerConn) SendTrailers(s *pipeline.Stream) {
+	if sc.state == srvClosed || !sc.chunked || sc.noBody {
+		return
+	}
+	sc.c.SetOut(AppendLastChunk(sc.c.Out(), &s.RespTrailer))
+}
+
+// Blocked says that the caller does not read.
+func (sc *ServerConn) Blocked() bool {
+	if sc.state != srvClosed && sc.c.Blocked() {
+		sc.blocked = true
+		return true
+	}
+	return false
+}
+
+// Pause stops reading the body.
+func (sc *ServerConn) Pause(on bool) {
+	if sc.state == srvBusy && (!sc.body.Done() || sc.tunnel) {
+		sc.c.Pause(on)
+	}
+}
+
+// Abort breaks the response off.
+func (sc *ServerConn) Abort(*pipeline.Stream) {
+	if sc.state != srvClosed {
+		sc.c.Reset()
+		sc.closed()
+	}
+}
+
+// Finished goes on with the next request, or ends the connection.
+func (sc *ServerConn) Finished(s *pipeline.Stream) {
+	sc.s = nil
+	if sc.state == srvClosed {
+		sc.freeIn()
+		return
+	}
+	if !sc.body.Done() || sc.tunnel {
+		sc.n = 0
+		sc.linger()
+		return
+	}
+	rest := sc.n - sc.head
+	if rest > 0 {
+		copy(sc.in[:rest], sc.in[sc.head:sc.n])
+	}
+	sc.n = rest
+	if a := sc.ahead; a != nil {
+		sc.ahead = nil
+		sc.need(len(a))
+		sc.n += copy(sc.in[sc.n:cap(sc.in)], a)
+		rest = sc.n
+	}
+	if sc.closeAfter {
+		sc.linger()
+		return
+	}
+	if !sc.processing && rest == 0 {
+		sc.freeIn()
+	}
+	sc.idle()
+	if rest > 0 && !sc.processing {
+		// the views of the finished request point into the buffer: begin the next one when this event is over
+		sc.w.Loop.Defer(sc)
+		return
+	}
+	sc.c.Pause(false)
+}
+
+// RunOnLoop begins a pipelined request.
+func (sc *ServerConn) RunOnLoop() {
+	if sc.state == srvIdle {
+		sc.process()
+		if sc.state != srvClosed && (sc.state != srvBusy || !sc.body.Done()) {
+			sc.c.Pause(false)
+		}
+	}
+}
+
+// linger closes the writing side and reads what still comes, so that the answer is not lost to a reset.
+func (sc *ServerConn) linger() {
+	sc.state = srvLingering
+	sc.w.Loop.SetTimer(&sc.timer, lingerTime, sc)
+	sc.c.Pause(false)
+	sc.c.Flush()
+	if sc.c.Closed() {
+		sc.closed()
+		return
+	}
+	if sc.c.Waiting() == 0 {
+		sc.c.CloseWrite()
+	}
+	if sc.c.Hangup() && sc.c.Waiting() == 0 {
+		sc.close()
+	}
+}

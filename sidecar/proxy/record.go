@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"github.com/outrigger-mesh/outrigger/internal/stat"
+	"github.com/outrigger-mesh/outrigger/internal/xdsname"
+	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
+)
+
+// recorder counts exchanges. It belongs to one loop; the series that it resolves are shared.
+type recorder struct {
+	reg   *stat.Registry
+	cache map[recordKey]*series
+}
+
+type recordKey struct {
+	cfg     *snapshot.HTTP
+	route   *snapshot.Route
+	cluster *snapshot.Cluster
+	flags   exchange.Flag
+	class   uint8
+}
+
+type series struct {
+	requests *stat.Counter
+	duration *stat.Histogram
+}
+
+// maxCached bounds the cache: configurations come and go.
+const maxCached = 4096
+
+func newRecorder(reg *stat.Registry) *recorder {
+	return &recorder{reg: reg, cache: map[recordKey]*series{}}
+}
+
+// Record counts one exchange.
+func (r *recorder) Record(s *pipeline.Stream) {
+	k := recordKey{cfg: s.HTTP(), route: s.MatchedRoute(), cluster: s.Cluster(), flags: s.Flags, class: uint8(s.Status / 100)}
+	e := r.cache[k]
+	if e == nil {
+		e = r.resolve(s, k)
+	}
+	e.requests.Inc()
+	e.duration.Observe(s.Now() - s.Start)
+}
+
+func (r *recorder) resolve(s *pipeline.Stream, k recordKey) *series {
+	if len(r.cache) >= maxCached {
+		clear(r.cache)
+	}
+	var service, version, pattern string
+	if k.cluster != nil {
+		if n, ok := xdsname.ParseCluster(k.cluster.Name); ok && !n.Inbound {
+			service, version = n.Service, n.Version
+		} else {
+			service = k.cluster.Name
+		}
+	}
+	if k.route != nil {
+		if pattern = k.route.Pattern; pattern == "" {
+			pattern = k.route.Name
+		}
+	}
+	flag := k.flags
+	class := "none"
+	if k.class > 0 {
+		class = string([]byte{'0' + k.class, 'x', 'x'})
+	}
+	labels := []stat.Label{{Name: "listener", Value: s.Listener().Config.Load().Name}, {Name: "service", Value: service},
+		{Name: "version", Value: version}, {Name: "route", Value: pattern}, {Name: "class", Value: class}}
+	e := &series{
+		requests: r.reg.Counter("outrigger_requests_total", "Exchanges, by how they ended.", append(labels[:len(labels):len(labels)], stat.Label{Name: "flag", Value: flag.String()})...),
+		duration: r.reg.Histogram("outrigger_request_duration_seconds", "From a request's head to the end of its response.", 1e-9, labels...),
+	}
+	r.cache[k] = e
+	return e
+}

@@ -1,0 +1,369 @@
+// Package proxy is the data path put together: listeners on event loops, the protocol of each connection, and the
+// tables that outlive a snapshot.
+//
+// [Server] is what the command wires: it takes snapshots, opens and closes listeners, and drains. What happens to one
+// exchange is in pipeline, what is on the wire in http1, http2 and tcp.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/balancer"
+	"github.com/outrigger-mesh/outrigger/internal/stat"
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
+	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
+)
+
+// Sockets gives out listening sockets.
+type Sockets interface {
+	// Listen returns a listening socket, which the caller closes, and its actual address.
+	Listen(ctx context.Context, name, network, address string) (*os.File, string, error)
+	// Release says that the listener is no longer configured.
+	Release(name string)
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	// Loops is the number of event loops; 0 means GOMAXPROCS.
+	Loops   int
+	Sockets Sockets
+	Stats   *stat.Registry // nil: none are kept
+	Log     *slog.Logger
+}
+
+// Server is the data path. Its methods are safe for concurrent use.
+type Server struct {
+	opts    Options
+	loops   []*loop.Loop
+	workers []*pipeline.Worker
+	table   *upstream.Table
+
+	mu        sync.Mutex
+	listeners map[string]*listener
+	closed    bool
+}
+
+// New starts the loops.
+func New(o Options) (*Server, error) {
+	if o.Loops <= 0 {
+		o.Loops = runtime.GOMAXPROCS(0)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{opts: o, listeners: map[string]*listener{}}
+	for i := range o.Loops {
+		l, err := loop.New(i)
+		if err != nil {
+			s.stopLoops()
+			return nil, fmt.Errorf("make event loop %d: %w", i, err)
+		}
+		if err := l.Start(); err != nil {
+			s.stopLoops()
+			return nil, err
+		}
+		s.loops = append(s.loops, l)
+		w := &pipeline.Worker{Loop: l, Dialer: dialer{}, Rand: balancer.DefaultRand}
+		if o.Stats != nil {
+			w.Rec = newRecorder(o.Stats)
+		}
+		s.workers = append(s.workers, w)
+	}
+	s.table = upstream.NewTable(s.loops, balancer.Deps{Now: loop.Nanotime, Rand: balancer.DefaultRand})
+	return s, nil
+}
+
+// Table is the table of upstreams.
+func (s *Server) Table() *upstream.Table { return s.table }
+
+// dialer makes upstream connections of either protocol.
+type dialer struct{}
+
+func (dialer) Dial(p *upstream.Pool, proto snapshot.Protocol) (upstream.Conn, error) {
+	if proto == snapshot.HTTP2 {
+		return http2.Dial(p)
+	}
+	return http1.Dial(p)
+}
+
+// listener is a listener on all loops.
+type listener struct {
+	pipeline.Listener
+	name, network, address string
+	actual                 string
+	file                   *os.File
+	acceptors              []*acceptor
+}
+
+// acceptor is a listener on one loop. Its fields belong to that loop.
+type acceptor struct {
+	srv   *Server
+	l     *listener
+	w     *pipeline.Worker
+	ln    *loop.Listener
+	conns pipeline.ConnSet
+}
+
+// Apply puts a snapshot in use: new listeners are opened, changed ones go on with their sockets, those that are gone
+// are closed and their connections drained. It returns when every listener accepts, or says which could not be
+// opened, the others being in use.
+func (s *Server) Apply(snap *snapshot.Snapshot) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("the data path is closed")
+	}
+	for name, l := range s.listeners {
+		c := snap.Listeners[name]
+		if c != nil && c.Network == l.network && c.Address == l.address {
+			continue
+		}
+		delete(s.listeners, name)
+		s.closeListener(l, true)
+		if c == nil {
+			s.opts.Sockets.Release(name)
+		}
+	}
+	var errs []error
+	for name, c := range snap.Listeners {
+		if l := s.listeners[name]; l != nil {
+			l.Config.Store(c)
+			continue
+		}
+		l, err := s.open(c)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
+			continue
+		}
+		s.listeners[name] = l
+	}
+	return errors.Join(errs...)
+}
+
+// Addr is the actual address of a listener, "" where there is none of that name.
+func (s *Server) Addr(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.listeners[name]; l != nil {
+		return l.actual
+	}
+	return ""
+}
+
+func (s *Server) open(c *snapshot.Listener) (*listener, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	f, actual, err := s.opts.Sockets.Listen(ctx, c.Name, c.Network, c.Address)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: actual, file: f}
+	l.Config.Store(c)
+	fd := int(f.Fd())
+	err = s.onLoops(func(i int) error {
+		a := &acceptor{srv: s, l: l, w: s.workers[i], conns: pipeline.ConnSet{}}
+		l.acceptors = append(l.acceptors, a)
+		var err error
+		a.ln, err = s.loops[i].Listen(fd, a)
+		return err
+	})
+	if err != nil {
+		s.closeListener(l, false)
+		return nil, err
+	}
+	return l, nil
+}
+
+// onLoops runs f on each loop, one after another, and waits.
+func (s *Server) onLoops(f func(i int) error) error {
+	for i, l := range s.loops {
+		done := make(chan error, 1)
+		l.Post(loop.TaskFunc(func() { done <- f(i) }))
+		if err := <-done; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) closeListener(l *listener, drain bool) {
+	if drain {
+		l.LameDuck.Store(true)
+	}
+	_ = s.onLoops(func(i int) error {
+		if i >= len(l.acceptors) {
+			return nil
+		}
+		a := l.acceptors[i]
+		if a.ln != nil {
+			a.ln.Close()
+			a.ln = nil
+		}
+		for c := range a.conns {
+			if drain {
+				c.Drain()
+			} else {
+				c.Shut()
+			}
+		}
+		return nil
+	})
+	l.file.Close()
+}
+
+// OnAccept gives a connection to the loop that has the fewest.
+func (a *acceptor) OnAccept(fd int, peer netip.AddrPort) {
+	best := a.w.Loop.Index
+	if len(a.srv.loops) > 1 {
+		n := a.srv.loops[best].Load() - 1
+		for i, l := range a.srv.loops {
+			if m := l.Load(); m < n {
+				best, n = i, m
+			}
+		}
+	}
+	if best == a.w.Loop.Index {
+		a.take(fd, peer)
+		return
+	}
+	b := a.l.acceptors[best]
+	b.w.Loop.Post(loop.TaskFunc(func() { b.take(fd, peer) }))
+}
+
+func (a *acceptor) take(fd int, peer netip.AddrPort) {
+	sn := &sniffer{a: a, peer: peer}
+	c, err := a.w.Loop.Adopt(fd, sn)
+	if err != nil {
+		a.OnAcceptError(err)
+		return
+	}
+	cfg := a.l.Config.Load()
+	switch {
+	case cfg.TCP != nil:
+		newTCP(c, a, peer, nil)
+	case cfg.HTTP.Codec == snapshot.HTTP1:
+		http1.NewServerConn(c, a.w, &a.l.Listener, a.conns, peer, nil)
+	case cfg.HTTP.Codec == snapshot.HTTP2:
+		http2.NewServerConn(c, a.w, &a.l.Listener, a.conns, peer, nil)
+	default:
+		a.conns[sn] = struct{}{}
+		sn.c = c
+		a.w.Loop.SetTimer(&sn.timer, sniffTime, sn)
+	}
+}
+
+// OnAcceptError is told of a shortage of descriptors or memory.
+func (a *acceptor) OnAcceptError(err error) {
+	a.srv.opts.Log.Warn("connections cannot be accepted for now", "listener", a.l.name, "error", err)
+}
+
+// Drain turns the listeners that take calls from others into lame ducks for a propagation time, in which answers close
+// their connections; afterwards new exchanges are refused in a way that is safe to try elsewhere, until what is in
+// flight has finished or ctx ends; then the rest is cut. handover: another sidecar accepts on the same sockets
+// already, so this one stops accepting at once. The listeners for the own instance's calls go on meanwhile.
+func (s *Server) Drain(ctx context.Context, propagation time.Duration, handover bool) {
+	s.mu.Lock()
+	var ls []*listener
+	for _, l := range s.listeners {
+		if handover || l.Config.Load().Direction != snapshot.Outbound {
+			ls = append(ls, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range ls {
+		l.LameDuck.Store(true)
+		_ = s.onLoops(func(i int) error {
+			a := l.acceptors[i]
+			if handover && a.ln != nil {
+				a.ln.Close()
+				a.ln = nil
+			}
+			for c := range a.conns {
+				c.Drain()
+			}
+			return nil
+		})
+	}
+	wait(ctx, propagation)
+	active := func() (n int64) {
+		for _, l := range ls {
+			n += l.Active.Load()
+		}
+		return n
+	}
+	if !handover {
+		for _, l := range ls {
+			l.Refusing.Store(true)
+		}
+	}
+	for active() > 0 && ctx.Err() == nil {
+		wait(ctx, 10*time.Millisecond)
+	}
+	if handover { // callers that keep an idle connection learn of it by its end
+		for _, l := range ls {
+			_ = s.onLoops(func(i int) error {
+				for c := range l.acceptors[i].conns {
+					c.Shut()
+				}
+				return nil
+			})
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// Active is the number of exchanges in progress.
+func (s *Server) Active() (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		n += l.Active.Load()
+	}
+	return n
+}
+
+// Close ends everything at once.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	for _, l := range s.listeners {
+		s.closeListener(l, false)
+	}
+	s.listeners = nil
+	s.mu.Unlock()
+	s.table.Close()
+	s.stopLoops()
+}
+
+func (s *Server) stopLoops() {
+	for _, l := range s.loops {
+		l.Stop()
+	}
+}

@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http1"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tcp"
+)
+
+// sniffTime is how long a connection may stay silent before it is dropped.
+const sniffTime = time.Hour
+
+// sniffer waits for a connection's first bytes to tell HTTP/2, which begins with its preface, from HTTP/1.1.
+type sniffer struct {
+	a     *acceptor
+	c     *loop.Conn
+	peer  netip.AddrPort
+	timer loop.Timer
+	buf   []byte
+}
+
+func newTCP(c *loop.Conn, a *acceptor, peer netip.AddrPort, initial []byte) {
+	tcp.New(c, a.w, &a.l.Listener, a.conns, peer, initial)
+}
+
+// OnRead decides, or waits for more.
+func (sn *sniffer) OnRead(c *loop.Conn) {
+	sc := sn.a.w.Loop.Scratch
+	k := copy(sc, sn.buf)
+	n, r := c.Read(sc[k:])
+	if r == loop.Again {
+		return
+	}
+	if r != loop.OK {
+		sn.Shut()
+		return
+	}
+	b := sc[:k+n]
+	switch http2.LooksLikePreface(b) {
+	case 0:
+		sn.buf = append(sn.buf[:0], b...)
+		return
+	case 1:
+		sn.done()
+		http2.NewServerConn(c, sn.a.w, &sn.a.l.Listener, sn.a.conns, sn.peer, b)
+	default:
+		sn.done()
+		http1.NewServerConn(c, sn.a.w, &sn.a.l.Listener, sn.a.conns, sn.peer, b)
+	}
+	if !c.Closed() && !c.Paused() {
+		c.Yield() // there may be more than the scratch took
+	}
+}
+
+func (sn *sniffer) done() {
+	delete(sn.a.conns, sn)
+	sn.a.w.Loop.StopTimer(&sn.timer)
+}
+
+// OnTimer drops a silent connection.
+func (sn *sniffer) OnTimer(*loop.Timer) { sn.Shut() }
+
+// Drain closes the connection: nothing has come by it.
+func (sn *sniffer) Drain() {}
+
+// Shut closes the connection.
+func (sn *sniffer) Shut() {
+	sn.done()
+	sn.c.Close()
+}
+
+// OnDrained does nothing: nothing is written.
+func (sn *sniffer) OnDrained(*loop.Conn) {}
+
+// OnHangup does nothing: reading is never paused.
+func (sn *sniffer) OnHangup(*loop.Conn) {}
+
+// OnConnect does nothing: the connection was accepted.
+func (sn *sniffer) OnConnect(*loop.Conn, error) {}
+
+// OnWriteError does nothing: nothing is written.
+func (sn *sniffer) OnWriteError(*loop.Conn, error) {}
