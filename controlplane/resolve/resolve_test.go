@@ -26,8 +26,8 @@ type discovered struct {
 	Draining  []string `yaml:"draining"`
 	Endpoints []struct {
 		ID, Service, Version, Address, Name, Protocol, Host, Zone, Health string
-		Port                                                             uint16
-		Ours                                                             bool
+		Port                                                              uint16
+		Ours                                                              bool
 	} `yaml:"endpoints"`
 }
 

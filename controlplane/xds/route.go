@@ -120,7 +120,11 @@ func (b *builder) route(s *model.Service, p model.Port, gw *model.GatewayRoute, 
 		rewrite = both(gw.Rewrite, rule.Rewrite)
 	}
 	var out []*routev3.Route
-	for _, alt := range rewritten(conds, rewrite) {
+	from := 0 // whose path is rewritten: the gateway's, or the rule's where that has a rewrite of its own
+	if gw != nil && rule.Rewrite != nil && rule.Rewrite.Path != "" {
+		from = 1
+	}
+	for _, alt := range rewritten(conds, from, rewrite) {
 		match, ok := b.all(alt.conds, alt.rewrite != "")
 		if !ok {
 			continue
@@ -199,33 +203,32 @@ type alternative struct {
 // rewritten are the conditions such that prefix_rewrite does what a rewrite of the path means. /v2 → / by segments needs
 // two: /v2 alone becomes /, and /v2/x becomes /x and not //x. What was matched otherwise is replaced as a whole: that is
 // how prefix_rewrite treats all but prefixes.
-func rewritten(conds []condition, rw *resource.Rewrite) []alternative {
+func rewritten(conds []condition, from int, rw *resource.Rewrite) []alternative {
 	if rw == nil || rw.Path == "" {
 		return []alternative{{conds: conds}}
 	}
+	// with puts a path first, which is the one that is rewritten, and drops what follows from it.
 	with := func(p resource.PathMatch) []condition {
 		out := append([]condition{{path: &p}}, conds...)
 		for i := range out[1:] {
-			if c := &out[i+1]; c.path != nil && (c.path.Segments != "" && implied(*c.path, p)) {
+			if c := &out[i+1]; c.path != nil && c.path.Segments != "" && implied(*c.path, p) {
 				c.path = nil
 			}
 		}
 		return out
 	}
-	for _, c := range conds {
-		switch {
-		case c.path == nil:
-		case c.path.Segments != "" && strings.Trim(c.path.Segments, "/") != "":
-			base, to := strings.TrimRight(c.path.Segments, "/"), strings.TrimRight(rw.Path, "/")
-			return []alternative{
-				{with(resource.PathMatch{Exact: base}), rw.Path},
-				{with(resource.PathMatch{Prefix: base + "/"}), to + "/"},
-			}
-		default:
-			return []alternative{{append([]condition{{path: c.path}}, conds...), rw.Path}}
+	switch p := conds[from].path; {
+	case p == nil:
+		return []alternative{{with(resource.PathMatch{Regex: "/.*"}), rw.Path}}
+	case strings.Trim(p.Segments, "/") != "":
+		base, to := strings.TrimRight(p.Segments, "/"), strings.TrimRight(rw.Path, "/")
+		return []alternative{
+			{with(resource.PathMatch{Exact: base}), rw.Path},
+			{with(resource.PathMatch{Prefix: base + "/"}), to + "/"},
 		}
+	default:
+		return []alternative{{with(*p), rw.Path}}
 	}
-	return []alternative{{append([]condition{{path: &resource.PathMatch{Regex: "/.*"}}}, conds...), rw.Path}}
 }
 
 // implied says whether a condition by segments follows from an exact path or a prefix made of it.

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -182,7 +183,7 @@ func (c *Config) find(typeURL, name string) (proto.Message, error) {
 	case resource.VirtualHostType:
 		for _, rc := range []string{xdsname.Outbound, xdsname.Edge} {
 			host, ok := strings.CutPrefix(name, rc+"/")
-			if !ok || c.listed[resource.RouteType][rc] == nil {
+			if table, _ := c.listed[resource.RouteType][rc].(*routev3.RouteConfiguration); !ok || table.GetVhds() == nil {
 				continue
 			}
 			if s := b.service(b.tenant, strings.TrimSuffix(host, ".localhost")); s != nil {
