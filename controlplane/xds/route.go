@@ -260,6 +260,7 @@ func (b *builder) act(r *routev3.Route, s *model.Service, p model.Port, rule *mo
 	if err := retry.Encode(policies.Retry, timeout.PerTryOf(to), r); err != nil {
 		return err
 	}
+	b.trimRetry(r)
 	if s.External && b.kind != GRPC {
 		if err := ratelimit.Encode(policies.RateLimit, 1, r); err != nil {
 			return err
@@ -275,6 +276,14 @@ func (b *builder) act(r *routev3.Route, s *model.Service, p model.Port, rule *mo
 		}
 	}
 	return nil
+}
+
+// trimRetry takes from a sidecar's retry_policy the conditions on headers, by which an Envoy does some of what our own
+// policy in the metadata says in full: a sidecar refuses fields that it does not serve.
+func (b *builder) trimRetry(r *routev3.Route) {
+	if p := r.GetRoute().GetRetryPolicy(); p != nil && !b.foreign() {
+		p.RetriableHeaders, p.RetriableRequestHeaders = nil, nil
+	}
 }
 
 func forward(to []model.Weighted, rw *resource.Rewrite, path string) *routev3.RouteAction {
@@ -363,6 +372,7 @@ func (b *builder) inboundRoutes(s *model.Service, v *model.Version, p model.Port
 		if err := retry.Encode(restarting(), 0, r); err != nil {
 			return nil, err
 		}
+		b.trimRetry(r)
 		if err := ratelimit.Encode(m.RateLimit, instances, r); err != nil {
 			return nil, err
 		}
