@@ -2,35 +2,22 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
-	"time"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	outriggerv1 "github.com/outrigger-mesh/outrigger/api/outrigger/v1"
+	"github.com/outrigger-mesh/outrigger/balancer"
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/compile"
 	"github.com/outrigger-mesh/outrigger/sidecar/console"
+	"github.com/outrigger-mesh/outrigger/sidecar/probe"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
+	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
 )
-
-// dataPath is what carries the calls. Its methods are safe for concurrent use.
-type dataPath interface {
-	// Sink is the table of upstreams.
-	Sink() compile.Sink
-	// Apply puts a snapshot in use: listeners that are new are opened (through sockets), those that are gone are closed.
-	// It returns once every listener of the snapshot accepts, or with an error for those that could not be opened,
-	// the others being in use; it is then called again with the same snapshot after a while.
-	Apply(s *snapshot.Snapshot) error
-	// Drain turns lame duck for propagation, then waits until what is in flight is done or ctx ends, and cuts the rest.
-	// handover: stop accepting at once, another sidecar already does on the same sockets.
-	Drain(ctx context.Context, propagation time.Duration, handover bool)
-	// Clusters and Health are for the console and for the control plane.
-	Clusters() []console.Cluster
-	Health() []*outriggerv1.EndpointHealth
-	// Close ends everything at once.
-	Close()
-}
 
 // sockets gives out listening sockets: the runner's, where there is one.
 type sockets interface {
@@ -49,7 +36,105 @@ type dataPathDeps struct {
 	HealthChanged func()
 }
 
-var errNoDataPath = errors.New("this build has no data path")
+// dataPath is what carries the calls: the proxy, and the prober of its upstreams. Its methods are safe for
+// concurrent use.
+type dataPath struct {
+	*proxy.Server
+	prober *probe.Prober
+}
 
 // newDataPath is the one place where the data path is wired in.
-func newDataPath(dataPathDeps) (dataPath, error) { return nil, errNoDataPath }
+func newDataPath(d dataPathDeps) (*dataPath, error) {
+	srv, err := proxy.New(proxy.Options{Sockets: d.Sockets, Stats: d.Stats, Log: d.Log})
+	if err != nil {
+		return nil, err
+	}
+	return &dataPath{Server: srv, prober: probe.New(srv.Table(), d.Log, d.HealthChanged)}, nil
+}
+
+// Sink is the table of upstreams, which also tells the prober of changes.
+func (p *dataPath) Sink() compile.Sink { return sink{p.Table(), p.prober} }
+
+type sink struct {
+	*upstream.Table
+	prober *probe.Prober
+}
+
+func (s sink) SetCluster(c *snapshot.Cluster) error {
+	err := s.Table.SetCluster(c)
+	s.prober.Refresh()
+	return err
+}
+
+func (s sink) SetEndpoints(cluster string, eps []snapshot.EndpointSpec) error {
+	err := s.Table.SetEndpoints(cluster, eps)
+	s.prober.Refresh()
+	return err
+}
+
+func (s sink) Remove(cluster string) {
+	s.Table.Remove(cluster)
+	s.prober.Refresh()
+}
+
+// Health is what the prober knows, for the control plane.
+func (p *dataPath) Health() []*outriggerv1.EndpointHealth {
+	var hs []*outriggerv1.EndpointHealth
+	for _, r := range p.prober.Results() {
+		h := &outriggerv1.EndpointHealth{Cluster: r.Cluster, Address: r.Address, Reason: r.Reason, Since: timestamppb.New(r.Since)}
+		switch r.State {
+		case probe.Healthy:
+			h.State = outriggerv1.EndpointHealth_STATE_HEALTHY
+		case probe.Unhealthy:
+			h.State = outriggerv1.EndpointHealth_STATE_UNHEALTHY
+		default:
+			h.State = outriggerv1.EndpointHealth_STATE_UNKNOWN
+		}
+		hs = append(hs, h)
+	}
+	return hs
+}
+
+// Clusters is what the console shows of the upstreams.
+func (p *dataPath) Clusters() []console.Cluster {
+	var cs []console.Cluster
+	for _, c := range p.Table().Clusters() {
+		k := console.Cluster{Name: c.ClusterName(), Strategy: c.Config().Strategy.Name(), Counters: map[string]uint64{
+			"tries": c.Total.Load(), "failed": c.Failed.Load(), "overflow": c.Overflow.Load(), "retries": c.Retries.Load(),
+			"active": uint64(max(c.Active(), 0)), "pending": uint64(max(c.Pending(), 0)), "connections": uint64(max(c.Connections(), 0))}}
+		for _, h := range c.Hosts() {
+			k.Endpoints = append(k.Endpoints, endpoint(h))
+		}
+		cs = append(cs, k)
+	}
+	return cs
+}
+
+func endpoint(h *upstream.Host) console.Endpoint {
+	return console.Endpoint{ID: h.ID, Address: h.Address, Version: h.Version, Zone: h.Zone, Weight: h.Weight(), Priority: h.Priority(),
+		Health: health(h.State()), Inflight: h.Inflight(), Counters: map[string]uint64{"tries": h.Total.Load(), "failed": h.Failed.Load()}}
+}
+
+// health names the reasons for which an endpoint is not chosen.
+func health(state uint32) string {
+	var why []string
+	for _, r := range []struct {
+		bit  uint32
+		name string
+	}{{balancer.Unhealthy, "unhealthy"}, {balancer.Failing, "failing its health check"}, {balancer.Ejected, "ejected"},
+		{balancer.Draining, "draining"}, {balancer.Full, "full"}} {
+		if state&r.bit != 0 {
+			why = append(why, r.name)
+		}
+	}
+	if why == nil {
+		return "healthy"
+	}
+	return strings.Join(why, ",")
+}
+
+// Close ends everything at once.
+func (p *dataPath) Close() {
+	p.prober.Close()
+	p.Server.Close()
+}

@@ -34,7 +34,7 @@ const (
 // sidecar is the whole process, wired.
 type sidecar struct {
 	log      *slog.Logger
-	path     dataPath
+	path     *dataPath
 	compiler *compile.Compiler
 	client   *xdsclient.Client
 	peer     *handoff.Peer // nil without a runner

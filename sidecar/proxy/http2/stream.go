@@ -182,7 +182,7 @@ func (st *stream) sentEnd() {
 // pump sends what waits, as the windows allow.
 func (st *stream) pump() {
 	h := st.h
-	if st.closed || len(st.q) == 0 && !st.qEnd && st.trailers == nil {
+	if st.closed || st.outEnd || len(st.q) == 0 && !st.qEnd && st.trailers == nil {
 		return
 	}
 	off := 0
