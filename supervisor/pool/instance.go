@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"sync"
 	"time"
@@ -12,6 +14,9 @@ import (
 	"github.com/outrigger-mesh/outrigger/supervisor/process"
 	"github.com/outrigger-mesh/outrigger/supervisor/runner"
 )
+
+// dueFile, in an instance's directory, says that the process does not run by the stored spec yet.
+const dueFile = "replace"
 
 // FailedError is the failure of an instance whose runner has used up its restarts.
 type FailedError struct {
@@ -245,8 +250,9 @@ func (i *Instance) Serve(ctx context.Context) error {
 			return i.fail(fmt.Errorf("start the runner of %s: %w", i.id, err))
 		}
 		i.mu.Lock()
-		i.done, i.due, i.let = i.asked, false, false
+		i.done, i.due, i.let, i.ours = i.asked, false, false, false
 		i.mu.Unlock()
+		_ = os.Remove(filepath.Join(spec.Dir, dueFile))
 		i.update(func(s *Status) { s.Replacing, s.Draining, s.Adopted = false, false, false })
 		return i.drive(ctx, r)
 	}
@@ -361,6 +367,15 @@ func (i *Instance) pend(ctx context.Context, r Runner, pending []runner.Who) err
 	if !i.Status().State.Live() {
 		due, sidecar = false, false // the next start takes it
 	}
+	// The runner tells once what is not in force; a file tells it after a restart of ours.
+	marker := filepath.Join(i.Status().Spec.Dir, dueFile)
+	if due {
+		if err := os.WriteFile(marker, nil, 0o600); err != nil {
+			i.pool.cfg.Log.Warn("remember that a process is to be replaced", "instance", i.id, "err", err)
+		}
+	} else if _, err := os.Stat(marker); err == nil && i.Status().State.Live() {
+		due = true
+	}
 	i.mu.Lock()
 	i.due = due
 	i.mu.Unlock()
@@ -423,8 +438,9 @@ func (i *Instance) steer(ctx context.Context, r Runner, begin bool) error {
 func (i *Instance) settle() {
 	i.mu.Lock()
 	i.done, i.due, i.let = i.asked, false, false
-	stopped := i.want.Stopped
+	stopped, dir := i.want.Stopped, i.want.Spec.Dir
 	i.mu.Unlock()
+	_ = os.Remove(filepath.Join(dir, dueFile)) // mostly not there
 	i.update(func(s *Status) {
 		s.Replacing = false
 		if !stopped {
