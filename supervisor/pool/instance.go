@@ -396,6 +396,9 @@ func (i *Instance) steer(ctx context.Context, r Runner, begin bool) error {
 	state := w.Runner.State
 	switch {
 	case w.Stopped:
+		i.mu.Lock()
+		i.ours = true // also where an earlier control plane has stopped it
+		i.mu.Unlock()
 		i.settle()
 		if state == process.Stopped || state == process.Failed && w.Runner.Sidecar.PID == 0 {
 			return nil
