@@ -140,7 +140,7 @@ type Readiness struct {
 // Ready says whether every wanted instance that nobody has stopped is ready, and every gateway.
 func (h *Host) Ready() Readiness {
 	h.mu.Lock()
-	applied, down, rootErr := h.applied, h.down, h.rootErr
+	applied, down, rootErr, changing := h.applied, h.down, h.rootErr, h.pending || h.busy
 	problems := slices.Clone(h.problems)
 	h.mu.Unlock()
 	var r Readiness
@@ -149,6 +149,8 @@ func (h *Host) Ready() Readiness {
 		return Readiness{Reasons: []string{"the mesh is being stopped"}, Fatal: true}
 	case !applied:
 		return Readiness{Reasons: []string{"nothing was applied yet"}}
+	case changing:
+		return Readiness{Reasons: []string{"the latest change is being put in force"}}
 	}
 	r.Reasons = problems
 	r.Fatal = len(problems) > 0

@@ -107,6 +107,8 @@ type Host struct {
 	root     *supervisor.Supervisor
 	placed   []top // root's children
 	applied  bool
+	pending  bool // an input has not been looked at yet
+	busy     bool // an input is being put in force
 	down     bool
 	rootErr  error
 	changed  chan struct{} // closed at each change
@@ -167,7 +169,7 @@ func (h *Host) Close() error { return h.db.close() }
 // Apply makes in what is to run. It returns at once; the latest input counts.
 func (h *Host) Apply(in Input) {
 	h.mu.Lock()
-	h.input = &in
+	h.input, h.pending = &in, true
 	h.mu.Unlock()
 	select {
 	case h.kick <- struct{}{}:
@@ -206,8 +208,8 @@ func (h *Host) Serve(ctx context.Context) error {
 			h.mu.Lock()
 			h.rootErr = err
 			h.mu.Unlock()
-			h.bump()
 		}
+		h.bump()
 	}()
 	<-up
 	for ctx.Err() == nil {
@@ -216,11 +218,17 @@ func (h *Host) Serve(ctx context.Context) error {
 		case <-h.kick:
 			h.mu.Lock()
 			in, down := h.input, h.down
+			h.pending = false
+			h.busy = true
 			h.mu.Unlock()
 			if in != nil && in.Model != nil && !down {
 				h.reconcile(ctx, *in, found)
 				found = nil
 			}
+			h.mu.Lock()
+			h.busy = false
+			h.mu.Unlock()
+			h.bump()
 		}
 	}
 	detach(pool.ErrDetach)

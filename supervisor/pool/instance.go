@@ -108,7 +108,7 @@ func (i *Instance) set(w Want) {
 	i.mu.Lock()
 	same := reflect.DeepEqual(i.want, w)
 	if !same && i.status.GivenUp {
-		i.reviveIt = true // what has changed may help
+		i.reviveIt, i.status.GivenUp = true, false // what has changed may help
 	}
 	i.want = w
 	if !same && i.interrupt != nil {
