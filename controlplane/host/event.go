@@ -84,6 +84,7 @@ func (h *Host) mergeEvents(ctx context.Context) {
 			since = e.Seq
 			h.emit(supervisorEvent(e))
 		}
+		h.bump() // who waits for readiness waits also for what is given up
 		if err != nil {
 			return
 		}

@@ -201,6 +201,7 @@ func (m *mesh) pids() []int {
 	for _, p := range m.Processes() {
 		out = append(out, p.PID, p.Sidecar.PID, p.Runner.PID)
 	}
+	slices.Sort(out)
 	return slices.DeleteFunc(out, func(p int) bool { return p == 0 })
 }
 
