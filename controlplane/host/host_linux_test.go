@@ -509,6 +509,9 @@ func TestBrokenService(t *testing.T) {
 	if p := m.process("good-1.0.0-0"); !p.Ready {
 		t.Errorf("%+v", p)
 	}
+	if n := m.Tree().Children; n[0].Name != "bad@1.0.0" || n[0].Children[0].State != supervisor.StateFailed || n[0].Children[0].Restarts != 3 {
+		t.Errorf("given up early: %+v", n[0])
+	}
 	w.services["bad"] = []option{never()}
 	m.Apply(w.input())
 	m.ready()
