@@ -172,11 +172,11 @@ func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: actual, file: f}
 	l.Config.Store(c)
 	fd := int(f.Fd())
-	err = s.onLoops(func(i int) error {
-		a := &acceptor{srv: s, l: l, w: s.workers[i], conns: pipeline.ConnSet{}}
-		l.acceptors = append(l.acceptors, a)
-		var err error
-		a.ln, err = s.loops[i].Listen(fd, a)
+	for i := range s.loops { // all of them before the first accepts, which may hand a connection to any
+		l.acceptors = append(l.acceptors, &acceptor{srv: s, l: l, w: s.workers[i], conns: pipeline.ConnSet{}})
+	}
+	err = s.onLoops(func(i int) (err error) {
+		l.acceptors[i].ln, err = s.loops[i].Listen(fd, l.acceptors[i])
 		return err
 	})
 	if err != nil {
@@ -203,9 +203,6 @@ func (s *Server) closeListener(l *listener, drain bool) {
 		l.LameDuck.Store(true)
 	}
 	_ = s.onLoops(func(i int) error {
-		if i >= len(l.acceptors) {
-			return nil
-		}
 		a := l.acceptors[i]
 		if a.ln != nil {
 			a.ln.Close()
