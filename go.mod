@@ -18,7 +18,10 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/envoyproxy/go-control-plane/ratelimit v0.1.0 // indirect
+require (
+	github.com/envoyproxy/go-control-plane/ratelimit v0.1.0 // indirect
+	golang.org/x/tools v0.49.0 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.3 // indirect

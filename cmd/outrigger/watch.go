@@ -133,7 +133,12 @@ func (w *watcher) explain(s admin.Status, err error, o upOptions) error {
 	if !s.Fatal {
 		late = fmt.Sprintf("not ready within %v: ", o.wait)
 	}
-	return errors.New(late + strings.Join(s.Reasons, "\n  "))
+	var heads []string
+	for _, r := range s.Reasons { // the output was shown above
+		head, _, _ := strings.Cut(r, "\n")
+		heads = append(heads, head)
+	}
+	return errors.New(late + strings.Join(heads, "\n  "))
 }
 
 func (w *watcher) places(s admin.Status, state string, o upOptions) {

@@ -67,8 +67,12 @@ func Table() Rules {
 			// Processes.
 			{Package: "supervisor/...", Ours: []string{"internal/..."},
 				Reason: "supervision knows children, processes and events, not the mesh that they make"},
-			{Package: "supervisor/runner/...", Ours: []string{"internal/..."}, Modules: []string{},
-				Reason: "the runner is one process an instance: its size and start are part of every instance's, so the standard library and internal only"},
+			{Package: "supervisor/process/...", Ours: []string{"internal/..."}, Modules: []string{},
+				Reason: "linked into the runner, whose memory and start time every instance pays"},
+			{Package: "supervisor/logfile/...", Ours: []string{"internal/..."}, Modules: []string{},
+				Reason: "linked into the runner, whose memory and start time every instance pays"},
+			{Package: "supervisor/runner/...", Ours: runnerMay, Modules: []string{},
+				Reason: "the runner is one process an instance: its size and start are part of every instance's, so the standard library, internal, and two leaves of supervisor that obey the same"},
 
 			// The control plane.
 			{Package: "controlplane/model/...", Ours: []string{"api/resource/...", "policy/...", "discovery", "tenancy/...", "chaos/...", "internal/..."},
@@ -85,8 +89,8 @@ func Table() Rules {
 				Reason: "the host turns the model into processes; it does not answer users or sidecars"},
 
 			// Commands.
-			{Package: "cmd/outrigger-runner/...", Ours: []string{"supervisor/runner/...", "internal/..."}, Modules: []string{},
-				Reason: "the runner is one process an instance: its size and start are part of every instance's, so the standard library and internal only"},
+			{Package: "cmd/outrigger-runner/...", Ours: append([]string{"supervisor/runner/..."}, runnerMay...), Modules: []string{},
+				Reason: "the runner is one process an instance: its size and start are part of every instance's, so the standard library, internal, and two leaves of supervisor that obey the same"},
 			{Package: "cmd/outrigger-sidecar/...", Ours: []string{"sidecar/...", "balancer/...", "api/outrigger/v1", "internal/..."},
 				Reason: "the data path alone, linking nothing that it does not need"},
 		},
@@ -117,7 +121,8 @@ func Table() Rules {
 }
 
 var (
-	hotBelow = []string{"sidecar/snapshot", "sidecar/exchange", "sidecar/loop", "balancer/...", "internal/..."}
-	allHot   = []string{"sidecar/snapshot", "sidecar/exchange", "sidecar/loop", "sidecar/filter/...", "sidecar/upstream/...",
+	runnerMay = []string{"supervisor/process", "supervisor/logfile", "internal/..."}
+	hotBelow  = []string{"sidecar/snapshot", "sidecar/exchange", "sidecar/loop", "balancer/...", "internal/..."}
+	allHot    = []string{"sidecar/snapshot", "sidecar/exchange", "sidecar/loop", "sidecar/filter/...", "sidecar/upstream/...",
 		"sidecar/limit/...", "balancer/...", "internal/..."}
 )
