@@ -15,7 +15,6 @@ package loop
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -128,7 +127,7 @@ func (l *Loop) Start() error {
 	l.file = os.NewFile(uintptr(l.epfd), "epoll")
 	rc, err := l.file.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("watching the event loop: %w", err)
+		return err
 	}
 	go func() {
 		defer close(l.done)
