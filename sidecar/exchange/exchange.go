@@ -179,7 +179,8 @@ func (x *Exchange) ResumeAfter(nanoseconds int64) { x.Ctl.ResumeAfter(nanosecond
 // Suspend, be called again when it is whole or BodyOverflow is set.
 func (x *Exchange) Buffer(stage Stage, limit int) { x.Ctl.Buffer(stage, limit) }
 
-// Transform puts t between the body's source and its destination, after those put there earlier.
+// Transform puts t between the body's source and its destination, after those put there earlier. A message that has no
+// body at all is not transformed.
 func (x *Exchange) Transform(stage Stage, t Transformer) { x.Ctl.Transform(stage, t) }
 
 // Now is the loop's time in monotonic nanoseconds.

@@ -77,7 +77,7 @@ func (l *life) run() {
 		r.mu.Lock()
 		r.restarts++
 		r.mu.Unlock()
-		l.set(process.Starting, "restarted after it "+o.reason, Event{})
+		l.set(process.Starting, "again after: "+o.reason, Event{})
 	}
 }
 

@@ -75,7 +75,7 @@ func (sockets) Listen(ctx context.Context, _, network, address string) (*os.File
 
 func (sockets) Release(string) {}
 
-func newMesh(t *testing.T) *mesh {
+func newMesh(t *testing.T, more ...snapshot.Filter) *mesh {
 	t.Helper()
 	m := &mesh{script: &scripted{scripts: map[string]*script{}}}
 	up := httptest.NewServer(http.HandlerFunc(m.upstream))
@@ -109,13 +109,13 @@ func newMesh(t *testing.T) *mesh {
 			snap = r.Snapshot
 		}
 	}
-	// the scripted filter comes last in every chain
+	// the test's own filters and the scripted one come last in every chain
 	routes := snap.Listeners["inbound/http"].HTTP.Routes
 	old := routes.Load().Host("any")
 	vh := &snapshot.VirtualHost{Name: old.Name, Domains: old.Domains}
 	for _, r := range old.Routes {
 		k := *r
-		k.Filters = append(r.Filters[:len(r.Filters):len(r.Filters)], m.script)
+		k.Filters = append(append(r.Filters[:len(r.Filters):len(r.Filters)], more...), m.script)
 		vh.Routes = append(vh.Routes, &k)
 	}
 	routes.Store(snapshot.NewRouteTable("inbound/http", "2", true, []*snapshot.VirtualHost{vh}))

@@ -225,9 +225,6 @@ func (s *Stream) sendResponse() {
 	held := s.respHeld
 	s.respHeld = nil
 	end := s.upEnd && len(held) == 0 && !s.respTrail
-	if end && len(s.respXform) > 0 {
-		end = false
-	}
 	s.down.SendHead(s, end)
 	switch {
 	case s.phase != phaseRespond:
