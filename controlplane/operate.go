@@ -15,7 +15,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/controlplane/ads"
 	"github.com/outrigger-mesh/outrigger/controlplane/host"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
-	"github.com/outrigger-mesh/outrigger/supervisor/runner"
 )
 
 // settle is how often readiness is looked at besides each change: some of it is a matter of time alone.
@@ -162,23 +161,11 @@ func (p *Plane) WaitReady(ctx context.Context) (admin.Status, error) {
 	}
 }
 
-// Down implements admin.Backend.
+// Down implements admin.Backend. A stop that is under way already is waited for, or hurried.
 func (p *Plane) Down(ctx context.Context, hurry bool, tell func(string)) error {
-	p.mu.Lock()
-	already := p.downing
-	p.downing = true
-	p.mu.Unlock()
-	var err error
-	switch {
-	case already && hurry:
-		err = host.DownOffline(ctx, p.o.State.Dir, host.NewLauncher(p.o.RunnerProgram), runner.StopOptions{NoDrain: true, Kill: true}, tell)
-	case already:
-		return admin.Conflict("the mesh is being stopped already")
-	default:
-		err = p.host.Down(ctx, hurry, tell)
-	}
+	err := p.host.Down(ctx, hurry, tell)
 	if ctx.Err() != nil {
-		return ctx.Err() // to be called again, in a hurry
+		return ctx.Err() // the stop goes on
 	}
 	p.downOnce.Do(func() { close(p.downDone) })
 	return err

@@ -94,7 +94,6 @@ type Plane struct {
 	changed    chan struct{}       // closed at each change
 	downDone   chan struct{}
 	downOnce   sync.Once
-	downing    bool
 }
 
 // New opens the store and the host's state. Nothing runs before Serve; Apply may be called before.

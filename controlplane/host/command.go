@@ -140,7 +140,7 @@ type Readiness struct {
 // Ready says whether every wanted instance that nobody has stopped is ready, and every gateway.
 func (h *Host) Ready() Readiness {
 	h.mu.Lock()
-	applied, down, rootErr, changing := h.applied, h.down, h.rootErr, h.pending || h.busy
+	applied, down, rootErr, changing := h.applied, h.stopping != nil, h.rootErr, h.pending || h.busy
 	problems := slices.Clone(h.problems)
 	h.mu.Unlock()
 	var r Readiness
@@ -353,64 +353,6 @@ func (h *Host) each(units map[*unit][]string, f func(*pool.Instance) error) erro
 		}
 	}
 	wg.Wait()
-	return errors.Join(errs...)
-}
-
-// Down stops all in the reverse order of starting, gateways first, and ends the runners; what does not depend on each other at
-// once. hurry skips drains. tell is called with a line for each step. Serve must run; it goes on, with nothing to do.
-func (h *Host) Down(ctx context.Context, hurry bool, tell func(string)) error {
-	h.mu.Lock()
-	if !h.serving {
-		h.mu.Unlock()
-		return errors.New("stop the mesh: the host does not serve")
-	}
-	already := h.down
-	h.down = true
-	detach := h.detach
-	h.mu.Unlock()
-	h.bump()
-	if already {
-		return errors.New("the mesh is being stopped already")
-	}
-	// Nobody is to start anything any more: the trees let go of the runners, which are then ended one after another.
-	detach(pool.ErrDetach)
-	if err := h.wait(ctx, func() bool {
-		return h.Tree().State == supervisor.StateStopped || h.Tree().State == supervisor.StateFailed
-	}); err != nil {
-		return fmt.Errorf("stop the mesh: %w", err)
-	}
-	units := h.unitsNow()
-	slices.Reverse(units)
-	var mu sync.Mutex
-	var errs []error
-	o := runner.StopOptions{NoDrain: hurry}
-	for len(units) > 0 {
-		n := 1
-		for n < len(units) && units[n].rank == units[0].rank {
-			n++
-		}
-		var wg sync.WaitGroup
-		for _, u := range units[:n] {
-			if u.gone != nil {
-				wg.Go(func() { <-u.gone })
-				continue
-			}
-			wg.Go(func() {
-				began := time.Now()
-				err := u.pool.Dispose(ctx, o)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					errs = append(errs, err)
-					tell(fmt.Sprintf("%s does not stop: %v", u.name, err))
-					return
-				}
-				tell(fmt.Sprintf("stopped %s (%s)", u.name, time.Since(began).Round(time.Millisecond)))
-			})
-		}
-		wg.Wait()
-		units = units[n:]
-	}
 	return errors.Join(errs...)
 }
 

@@ -336,11 +336,13 @@ func (h *Host) keepHealth(all []Instance) {
 // await is the pools' hook: it returns when all that the unit of this instance starts after is there.
 func (h *Host) await(ctx context.Context, id string, waits func(string)) error {
 	before := ""
-	return h.wait(ctx, func() bool {
+	over := false
+	err := h.wait(ctx, func() bool {
 		h.mu.Lock()
 		u, in := h.byID[id], h.input
+		over = h.stopping != nil
 		h.mu.Unlock()
-		if u == nil || in == nil {
+		if over || u == nil || in == nil {
 			return true
 		}
 		var missing []string
@@ -357,6 +359,10 @@ func (h *Host) await(ctx context.Context, id string, waits func(string)) error {
 		}
 		return len(missing) == 0
 	})
+	if err == nil && over {
+		return errStopping
+	}
+	return err
 }
 
 // there says whether a service is healthy or started: here, or by what discovery knows of other hosts.

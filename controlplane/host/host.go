@@ -107,9 +107,9 @@ type Host struct {
 	root     *supervisor.Supervisor
 	placed   []top // root's children
 	applied  bool
-	pending  bool // an input has not been looked at yet
-	busy     bool // an input is being put in force
-	down     bool
+	pending  bool      // an input has not been looked at yet
+	busy     bool      // an input is being put in force
+	stopping *stopping // nil: not told to stop
 	rootErr  error
 	changed  chan struct{} // closed at each change
 	wanted   uint64        // publications asked for
@@ -117,6 +117,8 @@ type Host struct {
 	toldCh   chan struct{} // closed at each publication
 	serving  bool
 	detach   context.CancelCauseFunc
+	begun    chan struct{} // closed when Serve has begun
+	letGo    chan struct{} // closed when the tree of supervisors has ended
 	over     chan struct{} // closed when Serve has returned
 }
 
@@ -148,7 +150,8 @@ func New(cfg Config) (*Host, error) {
 		cfg: cfg, db: db, events: eventlog.New[Event](0), supLog: eventlog.New[supervisor.Event](0),
 		kick: make(chan struct{}, 1), publish: make(chan struct{}, 1),
 		units: map[string]*unit{}, byID: map[string]*unit{}, reports: map[string]Report{}, left: map[string]time.Time{},
-		changed: make(chan struct{}), toldCh: make(chan struct{}), over: make(chan struct{}),
+		changed: make(chan struct{}), toldCh: make(chan struct{}),
+		begun: make(chan struct{}), letGo: make(chan struct{}), over: make(chan struct{}),
 	}
 	h.dirOf = func(id string) string { return filepath.Join(cfg.StateDir, "instances", id) }
 	if h.stopped, err = db.stoppedSet(); err == nil {
@@ -194,14 +197,14 @@ func (h *Host) Serve(ctx context.Context) error {
 	h.mu.Lock()
 	h.root, h.serving, h.detach = root, true, detach
 	h.mu.Unlock()
+	close(h.begun)
 	side, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	ended := make(chan struct{})
 	wg.Go(func() { h.tell(side) })
 	wg.Go(func() { h.mergeEvents(side) })
 	up := root.Ready()
 	go func() {
-		defer close(ended)
+		defer close(h.letGo)
 		// The root bears what is below it: each of its children has an allowance of its own. Should it fail
 		// all the same, that is seen in the status, and the control plane goes on.
 		if err := root.Serve(rootCtx); err != nil {
@@ -211,13 +214,16 @@ func (h *Host) Serve(ctx context.Context) error {
 		}
 		h.bump()
 	}()
-	<-up
+	select {
+	case <-up:
+	case <-h.letGo: // told to stop before it came up
+	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-h.kick:
 			h.mu.Lock()
-			in, down := h.input, h.down
+			in, down := h.input, h.stopping != nil
 			h.pending = false
 			h.busy = true
 			h.mu.Unlock()
@@ -232,7 +238,7 @@ func (h *Host) Serve(ctx context.Context) error {
 		}
 	}
 	detach(pool.ErrDetach)
-	<-ended
+	<-h.letGo
 	h.mu.Lock()
 	removing := h.removing()
 	h.mu.Unlock()

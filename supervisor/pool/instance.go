@@ -18,6 +18,14 @@ import (
 // dueFile, in an instance's directory, says that the process does not run by the stored spec yet.
 const dueFile = "replace"
 
+const (
+	// launchLimit bounds the start of a runner, which does nothing that takes long.
+	launchLimit = 30 * time.Second
+	// letGo is how long an instance that is left to another still waits for what it has begun: the runner brings it to its end
+	// by itself.
+	letGo = 2 * time.Second
+)
+
 // FailedError is the failure of an instance whose runner has used up its restarts.
 type FailedError struct {
 	Instance, Reason string
@@ -143,13 +151,27 @@ func (i *Instance) tell() {
 	i.pool.Kick()
 }
 
-func (i *Instance) retire() {
+// retire says whether the instance is on its way out: it stops then.
+func (i *Instance) retire(on bool) {
 	i.mu.Lock()
-	done := i.status.Retired
-	i.mu.Unlock()
-	if !done {
-		i.update(func(s *Status) { s.Retired = true })
+	same := i.status.Retired == on
+	if !same && i.interrupt != nil {
+		i.interrupt()
 	}
+	i.mu.Unlock()
+	if same {
+		return
+	}
+	i.update(func(s *Status) { s.Retired = on })
+	i.poke()
+}
+
+// atRest says whether nothing of the instance runs and nothing is being started.
+func (i *Instance) atRest() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.status.GivenUp || i.status.State == process.Stopped ||
+		i.status.State == process.Failed && i.status.Runner.Sidecar.PID == 0
 }
 
 func (i *Instance) revive() {
@@ -176,7 +198,7 @@ func (i *Instance) underWay() bool {
 func (i *Instance) rolls() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return (i.due || i.asked > i.done) && !i.let && !i.want.Stopped && i.status.Runner.RunnerPID != 0
+	return (i.due || i.asked > i.done) && !i.let && !i.want.Stopped && !i.status.Retired && i.status.Runner.RunnerPID != 0
 }
 
 // replace lets the replacement go.
@@ -228,7 +250,7 @@ func (i *Instance) Serve(ctx context.Context) error {
 			return i.fail(fmt.Errorf("find the runner of %s: %w", i.id, err))
 		}
 		adopt = false
-		if w.Stopped {
+		if w.Stopped || w.Retired {
 			i.update(func(s *Status) {
 				*s = Status{ID: i.id, State: process.Stopped, Retired: s.Retired}
 			})
@@ -245,7 +267,9 @@ func (i *Instance) Serve(ctx context.Context) error {
 			continue
 		}
 		spec := i.Status().Spec
-		r, err = i.pool.cfg.Launcher.Launch(context.WithoutCancel(ctx), spec)
+		launchCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchLimit)
+		r, err = i.pool.cfg.Launcher.Launch(launchCtx, spec)
+		cancel()
 		if err != nil {
 			return i.fail(fmt.Errorf("start the runner of %s: %w", i.id, err))
 		}
@@ -302,10 +326,11 @@ func (i *Instance) fail(err error) error {
 
 // drive is the life of an instance whose runner answers.
 func (i *Instance) drive(ctx context.Context, r Runner) error {
-	work := context.WithoutCancel(ctx) // what is begun is brought to its end
+	work, done := i.work(ctx)
+	defer done()
 	st, err := r.State(work, 0)
 	if err != nil {
-		return i.fail(fmt.Errorf("ask the runner of %s: %w", i.id, err))
+		return i.lost(ctx, err, "ask the runner of %s", i.id)
 	}
 	for _, e := range st.Events {
 		i.note(st.RunnerPID, e)
@@ -332,7 +357,7 @@ func (i *Instance) drive(ctx context.Context, r Runner) error {
 		if first || !reflect.DeepEqual(applied.Spec, w.Spec) {
 			pending, err := r.Update(work, w.Spec)
 			if err != nil {
-				return i.lost(err, "tell the runner of %s what has changed", i.id)
+				return i.lost(ctx, err, "tell the runner of %s what has changed", i.id)
 			}
 			applied.Spec = w.Spec
 			if err := i.pend(work, r, pending); err != nil {
@@ -341,7 +366,7 @@ func (i *Instance) drive(ctx context.Context, r Runner) error {
 		}
 		begin := first
 		first = false
-		if err := i.steer(ctx, r, begin); err != nil {
+		if err := i.steer(ctx, work, r, begin); err != nil {
 			return err
 		}
 		select {
@@ -387,15 +412,14 @@ func (i *Instance) pend(ctx context.Context, r Runner, pending []runner.Who) err
 }
 
 // steer makes the next move towards what is wanted. begin says that we have just met this runner.
-func (i *Instance) steer(ctx context.Context, r Runner, begin bool) error {
-	work := context.WithoutCancel(ctx)
+func (i *Instance) steer(ctx, work context.Context, r Runner, begin bool) error {
 	w := i.Status()
 	i.mu.Lock()
 	ours, replace := i.ours, i.let
 	i.mu.Unlock()
 	state := w.Runner.State
 	switch {
-	case w.Stopped:
+	case w.Stopped || w.Retired:
 		i.mu.Lock()
 		i.ours = true // also where an earlier control plane has stopped it
 		i.mu.Unlock()
@@ -404,7 +428,7 @@ func (i *Instance) steer(ctx context.Context, r Runner, begin bool) error {
 			return nil
 		}
 		if err := i.stop(work, r, runner.StopOptions{}); err != nil {
-			return i.lost(err, "stop %s", i.id)
+			return i.lost(ctx, err, "stop %s", i.id)
 		}
 	case state == process.Failed && !begin:
 		return i.fail(&FailedError{Instance: i.id, Reason: w.Reason, Cause: w.Cause, Output: w.LastOutput})
@@ -421,18 +445,22 @@ func (i *Instance) steer(ctx context.Context, r Runner, begin bool) error {
 		i.mu.Unlock()
 		i.settle()
 		if err := r.Start(work); err != nil {
-			return i.lost(err, "start %s", i.id)
+			return i.lost(ctx, err, "start %s", i.id)
 		}
 		i.update(func(s *Status) { s.Draining = false })
-		return i.refresh(work, r)
+		if err := i.refresh(work, r); err != nil {
+			return i.lost(ctx, err, "ask the runner of %s", i.id)
+		}
 	case replace:
 		i.withdraw(work)
 		if err := r.Restart(work, runner.StopOptions{}); err != nil {
-			return i.lost(err, "restart %s", i.id)
+			return i.lost(ctx, err, "restart %s", i.id)
 		}
 		err := i.refresh(work, r)
 		i.settle()
-		return err
+		if err != nil {
+			return i.lost(ctx, err, "ask the runner of %s", i.id)
+		}
 	}
 	return nil
 }
@@ -441,7 +469,7 @@ func (i *Instance) steer(ctx context.Context, r Runner, begin bool) error {
 func (i *Instance) settle() {
 	i.mu.Lock()
 	i.done, i.due, i.let = i.asked, false, false
-	stopped, dir := i.want.Stopped, i.want.Spec.Dir
+	stopped, dir := i.want.Stopped || i.status.Retired, i.want.Spec.Dir
 	i.mu.Unlock()
 	_ = os.Remove(filepath.Join(dir, dueFile)) // mostly not there
 	i.update(func(s *Status) {
@@ -471,7 +499,7 @@ func (i *Instance) stop(ctx context.Context, r Runner, o runner.StopOptions) err
 
 // end stops the instance, since its supervisor says so, or leaves it to another.
 func (i *Instance) end(ctx context.Context, r Runner) error {
-	if errors.Is(context.Cause(ctx), ErrDetach) || i.pool.detached.Load() {
+	if i.detached(ctx) {
 		return nil
 	}
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -496,8 +524,35 @@ func (i *Instance) end(ctx context.Context, r Runner) error {
 	return nil
 }
 
-// lost makes a failure of an error in speaking with the runner.
-func (i *Instance) lost(err error, format string, a ...any) error {
+// work returns the context of what is begun: it outlives ctx, so that things are brought to their end. An instance that is only
+// let go does not wait for them, though: no runner, however slow, is to hold up the end of a control plane.
+func (i *Instance) work(ctx context.Context) (work context.Context, done func()) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if !i.detached(ctx) {
+			return
+		}
+		t := time.NewTimer(letGo)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-work.Done():
+		}
+	})
+	return work, func() { stop(); cancel() }
+}
+
+// detached says whether ctx has ended only to leave the runner as it is.
+func (i *Instance) detached(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), ErrDetach) || i.pool.detached.Load()
+}
+
+// lost makes a failure of an error in speaking with the runner, unless it was let go meanwhile.
+func (i *Instance) lost(ctx context.Context, err error, format string, a ...any) error {
+	if ctx.Err() != nil && i.detached(ctx) {
+		return nil
+	}
 	return i.fail(fmt.Errorf(format+": %w", append(a, err)...))
 }
 
@@ -561,7 +616,7 @@ func (i *Instance) dispose(ctx context.Context, o runner.StopOptions) error {
 	dir := i.Status().Spec.Dir
 	r, err := i.pool.cfg.Launcher.Find(ctx, dir)
 	if err == nil {
-		if st := i.Status(); st.Runner.State != process.Stopped {
+		if st := i.Status(); st.Runner.State != process.Stopped && !o.Kill {
 			i.withdraw(ctx)
 		}
 		err = r.Exit(ctx, o)

@@ -143,6 +143,7 @@ func (p *Pool) Set(want []Want) {
 	p.mu.Unlock()
 	for k, i := range known {
 		i.set(specs[k])
+		i.retire(false)
 	}
 	p.Kick()
 }
@@ -282,7 +283,9 @@ func (p *Pool) Serve(ctx context.Context) error {
 	}
 }
 
-// sync starts instances that are wanted and unknown to the supervisor, and ends those no longer wanted.
+// sync starts instances that are wanted and unknown to the supervisor, and ends those no longer wanted. Those stop by
+// themselves first, beside all else: only what has stopped is taken out of the supervisor, so that neither it nor the pool
+// ever waits for a drain.
 func (p *Pool) sync(ctx context.Context, sup *supervisor.Supervisor) {
 	p.mu.Lock()
 	wanted := map[string]bool{}
@@ -305,26 +308,33 @@ func (p *Pool) sync(ctx context.Context, sup *supervisor.Supervisor) {
 			p.cfg.Log.Warn("start an instance", "instance", id, "err", err)
 		}
 	}
-	var all sync.WaitGroup
 	slices.Sort(remove)
 	for _, id := range remove {
-		i := p.Instance(id)
-		i.retire()
-		all.Go(func() {
-			if err := sup.Remove(ctx, id); err != nil && !errors.Is(err, supervisor.ErrNotFound) {
-				return // it no longer serves: the next Serve removes it
+		p.mu.Lock()
+		i, spawned := p.instances[id], p.spawned[id]
+		p.mu.Unlock()
+		i.retire(true)
+		if spawned && !i.atRest() {
+			continue // its stop makes us look again
+		}
+		if err := sup.Remove(ctx, id); err != nil && !errors.Is(err, supervisor.ErrNotFound) {
+			continue // it no longer serves: the next Serve removes it
+		}
+		if err := i.dispose(ctx, runner.StopOptions{}); err != nil {
+			p.cfg.Log.Warn("end an instance", "instance", id, "err", err)
+		}
+		p.mu.Lock()
+		delete(p.instances, id)
+		delete(p.spawned, id)
+		for _, w := range p.want { // it came to be wanted again meanwhile
+			if w.Spec.Instance == id {
+				p.instances[id] = newInstance(p, w)
+				p.Kick()
 			}
-			if err := i.dispose(ctx, runner.StopOptions{}); err != nil {
-				p.cfg.Log.Warn("end an instance", "instance", id, "err", err)
-			}
-			p.mu.Lock()
-			delete(p.instances, id)
-			delete(p.spawned, id)
-			p.mu.Unlock()
-			p.cfg.Hooks.Changed(id)
-		})
+		}
+		p.mu.Unlock()
+		p.cfg.Hooks.Changed(id)
 	}
-	all.Wait()
 }
 
 // underWay says whether every instance's start is.
@@ -345,7 +355,7 @@ func (p *Pool) roll() {
 	serving := map[*Instance]bool{}
 	for _, i := range all {
 		st := i.Status()
-		if st.Stopped {
+		if st.Stopped || st.Retired {
 			continue
 		}
 		serving[i] = p.cfg.Hooks.Healthy(i.id) && !st.Draining && !st.Replacing
@@ -441,6 +451,23 @@ func (p *Pool) Dispose(ctx context.Context, o runner.StopOptions) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// Hurry makes the stops and ends of instances that are under way, also by Dispose, kill instead of wait. It returns when that is told.
+func (p *Pool) Hurry(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, i := range p.Instances() {
+		wg.Go(func() {
+			r, err := p.cfg.Launcher.Find(ctx, i.Status().Spec.Dir)
+			if err == nil {
+				err = r.Exit(ctx, runner.StopOptions{NoDrain: true, Kill: true})
+			}
+			if err != nil && !errors.Is(err, runner.ErrGone) && ctx.Err() == nil {
+				p.cfg.Log.Warn("hurry the end of an instance", "instance", i.id, "err", err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Status is an instance as it is at one moment.
