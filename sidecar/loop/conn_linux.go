@@ -20,7 +20,7 @@ type Handler interface {
 	OnHangup(c *Conn)
 	// OnConnect tells how a Dial went.
 	OnConnect(c *Conn, err error)
-	// OnWriteError is called when writing failed; the connection is closed.
+	// OnWriteError is called when writing failed and nothing is left to read; the connection is closed.
 	OnWriteError(c *Conn, err error)
 }
 
@@ -40,6 +40,8 @@ type Conn struct {
 	closed     bool
 	dirty      bool
 	queued     bool
+	broken     bool // writing has failed; what the peer had sent before is still to be read
+	finLater   bool // FIN follows what waits
 	// Batch delays output to the end of the loop's turn: for multiplexed protocols.
 	Batch bool
 }
@@ -170,6 +172,10 @@ func (c *Conn) Out() []byte {
 // SetOut takes back what Out gave, with more appended.
 func (c *Conn) SetOut(b []byte) {
 	c.out = b
+	if c.closed || c.broken {
+		c.freeOut()
+		return
+	}
 	if len(b) > c.off {
 		c.markDirty()
 	} else if c.off == 0 && !c.dirty {
@@ -181,7 +187,7 @@ func (c *Conn) SetOut(b []byte) {
 // Write gathers b for output, or sends it at once together with what is gathered when that is much. b is not
 // kept. It never blocks: what the socket does not take waits in memory, see Waiting.
 func (c *Conn) Write(b []byte) {
-	if c.closed || len(b) == 0 {
+	if c.closed || c.broken || len(b) == 0 {
 		return
 	}
 	if n := len(c.out); n+len(b) <= BufSize || c.off > 0 || !c.wr || c.connecting {
@@ -255,12 +261,26 @@ func (c *Conn) flush() {
 	}
 	if c.off == len(c.out) {
 		c.freeOut()
+		if c.finLater {
+			c.finLater = false
+			unix.Shutdown(int(c.fd), unix.SHUT_WR)
+		}
 	}
 }
 
+// fail is a write that the socket refused. A peer that answers early and closes leaves its answer in our socket:
+// where there is something to read, output is thrown away and reading tells how it ends.
 func (c *Conn) fail(e syscall.Errno) {
 	h := c.h
 	c.freeOut()
+	if !c.paused {
+		var b [1]byte
+		if n, r := c.Peek(b[:]); r == OK && n > 0 {
+			c.broken, c.rd, c.hup = true, true, true
+			c.Yield()
+			return
+		}
+	}
 	c.Close()
 	h.OnWriteError(c, os.NewSyscallError("write", e))
 }
@@ -289,9 +309,16 @@ func (c *Conn) Reset() {
 	c.l.left()
 }
 
-// CloseWrite sends FIN after what is gathered; the caller has made sure that nothing waits.
+// CloseWrite sends FIN after what is gathered and what waits. Nothing may be written after it.
 func (c *Conn) CloseWrite() {
 	c.flush()
+	if c.closed {
+		return
+	}
+	if c.Waiting() > 0 {
+		c.finLater = true
+		return
+	}
 	unix.Shutdown(int(c.fd), unix.SHUT_WR)
 }
 
@@ -333,7 +360,7 @@ func (l *Loop) event(c *Conn, ev uint32) {
 		}
 	} else if ev&unix.EPOLLOUT != 0 && !c.wr {
 		c.wr = true
-		if c.Waiting() > 0 && !c.dirty {
+		if c.Waiting() > 0 {
 			c.flush()
 			if c.closed {
 				return

@@ -61,7 +61,8 @@ type Loop struct {
 	wheel                 wheel
 	armed                 int64
 	flushNow, flushLater  []*Conn
-	again                 []*Conn
+	spareLater            []*Conn
+	again, spareAgain     []*Conn
 	deferred              []Task
 	bufs, small           [][]byte
 	nconns                int
@@ -235,14 +236,16 @@ func epollNow(epfd int, ev []unix.EpollEvent) int {
 func (l *Loop) turn(n int) {
 	if len(l.again) > 0 {
 		q := l.again
-		l.again = nil
-		for _, c := range q {
+		l.again = l.spareAgain[:0]
+		for i, c := range q {
+			q[i] = nil
 			c.queued = false
 			if !c.closed && c.rd && !c.paused {
 				c.h.OnRead(c)
 				l.flushDirty()
 			}
 		}
+		l.spareAgain = q[:0]
 	}
 	for i := range n {
 		e := &l.events[i]
@@ -275,30 +278,34 @@ func (l *Loop) endTurn() {
 	}
 	for len(l.flushLater) > 0 {
 		q := l.flushLater
-		l.flushLater = nil
-		for _, c := range q {
+		l.flushLater = l.spareLater[:0]
+		for i, c := range q {
+			q[i] = nil
 			c.dirty = false
 			c.flush()
 		}
-		if l.flushLater == nil {
-			l.flushLater = q[:0]
-			break
-		}
+		l.spareLater = q[:0]
+		l.flushDirty() // a write that failed may have made answers on other connections
 	}
 }
 
 // Defer runs t when the event that is being handled is over. It is called on the loop.
 func (l *Loop) Defer(t Task) { l.deferred = append(l.deferred, t) }
 
+// flushDirty runs what was deferred and sends what was gathered, until neither makes more of the other.
 func (l *Loop) flushDirty() {
-	for len(l.deferred) > 0 {
-		t := l.deferred[len(l.deferred)-1]
-		l.deferred = l.deferred[:len(l.deferred)-1]
-		t.RunOnLoop()
-	}
-	for len(l.flushNow) > 0 {
-		c := l.flushNow[len(l.flushNow)-1]
-		l.flushNow = l.flushNow[:len(l.flushNow)-1]
+	for len(l.deferred) > 0 || len(l.flushNow) > 0 {
+		if n := len(l.deferred) - 1; n >= 0 {
+			t := l.deferred[n]
+			l.deferred[n] = nil
+			l.deferred = l.deferred[:n]
+			t.RunOnLoop()
+			continue
+		}
+		n := len(l.flushNow) - 1
+		c := l.flushNow[n]
+		l.flushNow[n] = nil
+		l.flushNow = l.flushNow[:n]
 		c.dirty = false
 		c.flush()
 	}

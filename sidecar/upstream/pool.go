@@ -44,6 +44,7 @@ type lane struct {
 	conns   []Conn // multiplexed
 	waiting []Waiter
 	head    int // first of waiting
+	live    int // of waiting, those not cancelled
 	dialing int
 	count   int // connections, those being made included
 }
@@ -81,32 +82,33 @@ func (p *Pool) Acquire(proto snapshot.Protocol, w Waiter) {
 		return
 	}
 	ln.waiting = append(ln.waiting, w)
+	ln.live++
 	ln.dial(proto, cfg)
 }
 
-// dial makes a connection if those being made are too few for those that wait.
+// dial makes connections where those being made are too few for those that wait. Whoever waits afterwards has a
+// connection to wait for: one being made, or one that will become free.
 func (ln *lane) dial(proto snapshot.Protocol, cfg *snapshot.Cluster) {
-	waiting := len(ln.waiting) - ln.head
-	if ln.dialing >= waiting || ln.mux && ln.dialing > 0 {
-		return
-	}
 	p := ln.pool
 	cl := p.Host.cluster
-	if cl.conns.Add(1) > limit(cfg.MaxConnections) {
-		cl.conns.Add(-1)
-		cl.Overflow.Add(1)
-		if ln.count == 0 { // no connection of this loop will ever become free
+	for ln.dialing < ln.live && !(ln.mux && ln.dialing > 0) {
+		if cl.conns.Add(1) > limit(cfg.MaxConnections) {
+			cl.conns.Add(-1)
+			cl.Overflow.Add(1)
+			if ln.count > 0 {
+				return
+			}
 			ln.failFirst(exchange.UpstreamOverflow, "too many connections (limits.connections)")
+			continue
 		}
-		return
-	}
-	ln.dialing++
-	ln.count++
-	if _, err := p.dialer.Dial(p, proto); err != nil {
-		ln.dialing--
-		ln.count--
-		cl.conns.Add(-1)
-		ln.failFirst(exchange.UpstreamConnectionFailure, err.Error())
+		ln.dialing++
+		ln.count++
+		if _, err := p.dialer.Dial(p, proto); err != nil {
+			ln.dialing--
+			ln.count--
+			cl.conns.Add(-1)
+			ln.failFirst(exchange.UpstreamConnectionFailure, err.Error())
+		}
 	}
 }
 
@@ -119,6 +121,7 @@ func (ln *lane) pop() Waiter {
 			ln.waiting, ln.head = ln.waiting[:0], 0
 		}
 		if w != nil {
+			ln.live--
 			ln.pool.Host.cluster.pending.Add(-1)
 			return w
 		}
@@ -138,6 +141,9 @@ func (p *Pool) Cancel(proto snapshot.Protocol, w Waiter) bool {
 	for i := ln.head; i < len(ln.waiting); i++ {
 		if ln.waiting[i] == w {
 			ln.waiting[i] = nil
+			if ln.live--; ln.live == 0 {
+				ln.waiting, ln.head = ln.waiting[:0], 0
+			}
 			p.Host.cluster.pending.Add(-1)
 			return true
 		}
@@ -167,7 +173,7 @@ func (p *Pool) DialFailed(proto snapshot.Protocol, c Conn, detail string) {
 		ln.failFirst(exchange.UpstreamConnectionFailure, detail)
 	} else {
 		// all of them waited for this one
-		for n := len(ln.waiting) - ln.head; n > 0; n-- {
+		for n := ln.live; n > 0; n-- {
 			ln.failFirst(exchange.UpstreamConnectionFailure, detail)
 		}
 	}
@@ -201,9 +207,7 @@ func (p *Pool) Freed(proto snapshot.Protocol, c Conn) {
 		c.Drain()
 		return
 	}
-	if len(ln.waiting) > ln.head {
-		ln.dial(proto, p.Host.cluster.Config())
-	}
+	ln.dial(proto, p.Host.cluster.Config())
 }
 
 // Draining takes a multiplexed connection that accepts nothing new out of the pool; it still counts until Gone.
@@ -215,9 +219,7 @@ func (p *Pool) Gone(proto snapshot.Protocol, c Conn) {
 	ln.remove(c)
 	ln.count--
 	p.Host.cluster.conns.Add(-1)
-	if len(ln.waiting) > ln.head {
-		ln.dial(proto, p.Host.cluster.Config())
-	}
+	ln.dial(proto, p.Host.cluster.Config())
 }
 
 func (ln *lane) remove(c Conn) {

@@ -257,7 +257,7 @@ func (h *half) end() {
 		return // OnDrained comes back to it
 	}
 	h.shut = true
-	if h.eof {
+	if h.peer.shut {
 		h.t.close(false)
 		return
 	}
@@ -279,11 +279,12 @@ func (h *half) OnDrained(*loop.Conn) {
 // OnHangup notices a peer that has gone while it is not being read.
 func (h *half) OnHangup(c *loop.Conn) {
 	t := h.t
-	if h.eof || t.state == relaying {
+	if t.state == relaying && !h.eof {
 		return // what it sent is still to be passed on; writing to it will tell
 	}
+	// An end alone is no reason to give up: it is passed on like data, once there is somebody to pass it to.
 	var b [1]byte
-	if _, r := c.Peek(b[:]); r == loop.Error || r == loop.EOF {
+	if _, r := c.Peek(b[:]); r == loop.Error {
 		t.close(true)
 	}
 }
