@@ -104,6 +104,9 @@ func checkAddress(s string) error {
 	return nil
 }
 
+// quietWait is how long an end waits for the progress printed so far.
+const quietWait = 2 * time.Second
+
 // stages prints what is done, one line each with its time.
 type stages struct {
 	w     io.Writer
@@ -192,6 +195,7 @@ func (a *app) up(ctx context.Context, state string, o upOptions, out io.Writer, 
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(serveCtx) }()
 	finish := func() error {
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM) // nothing is left to be ended in order but this process
 		cancel()
 		err := <-served
 		if errors.Is(err, context.Canceled) {
@@ -211,7 +215,10 @@ func (a *app) up(ctx context.Context, state string, o upOptions, out io.Writer, 
 	}()
 	quiet := func() {
 		stopWatch()
-		<-watching
+		select {
+		case <-watching:
+		case <-time.After(quietWait): // it prints to somebody who does not read
+		}
 	}
 	for {
 		select {
@@ -225,28 +232,14 @@ func (a *app) up(ctx context.Context, state string, o upOptions, out io.Writer, 
 				quiet()
 				fmt.Fprintf(out, "outrigger: %v\n", err)
 				st.say("stopping what was started")
-				derr := p.Down(ctx, false, func(s string) { st.say("%s", s) })
-				return errors.Join(&silentError{exitFailed}, derr, finish())
+				return errors.Join(&silentError{exitFailed}, stop(ctx, p, st, sigs, served), finish())
 			}
 		case <-sigs:
 			quiet()
 			st.begun, st.w = time.Now(), out
 			st.say("stopping; once more to kill")
-			downCtx, hurry := context.WithCancel(context.WithoutCancel(ctx))
-			go func() {
-				select {
-				case <-sigs:
-					hurry()
-				case <-downCtx.Done():
-				}
-			}()
-			err := p.Down(downCtx, false, func(s string) { st.say("%s", s) })
-			if downCtx.Err() != nil {
-				st.say("killing")
-				err = p.Down(ctx, true, func(s string) { st.say("%s", s) })
-			}
-			hurry()
-			if err = errors.Join(err, finish()); err == nil {
+			err := errors.Join(stop(ctx, p, st, sigs, served), finish())
+			if err == nil {
 				st.say("all stopped")
 			}
 			if o.detached && first != nil {
@@ -261,6 +254,29 @@ func (a *app) up(ctx context.Context, state string, o upOptions, out io.Writer, 
 			quiet()
 			cancel()
 			return fmt.Errorf("the control plane ended: %w", err)
+		}
+	}
+}
+
+// stop takes the mesh down, or joins who does so already. A signal meanwhile makes it kill instead of wait; from then on
+// a further one ends this process at once, as signals do.
+func stop(ctx context.Context, p *controlplane.Plane, st *stages, sigs <-chan os.Signal, served chan error) error {
+	tell := func(s string) { st.say("%s", s) }
+	downCtx, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	down := make(chan error, 1)
+	go func() { down <- p.Down(downCtx, false, tell) }()
+	for {
+		select {
+		case err := <-down:
+			return err
+		case <-sigs:
+			signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+			st.say("killing; once more to leave it at that")
+			go func() { _ = p.Down(downCtx, true, func(string) {}) }()
+		case err := <-served: // before it could stop anything
+			served <- err
+			return nil
 		}
 	}
 }

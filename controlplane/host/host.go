@@ -238,7 +238,13 @@ func (h *Host) Serve(ctx context.Context) error {
 		}
 	}
 	detach(pool.ErrDetach)
-	<-h.letGo
+	limit := time.NewTimer(letGoLimit)
+	defer limit.Stop()
+	select {
+	case <-h.letGo:
+	case <-limit.C:
+		h.cfg.Log.Error("the tree of supervisors does not end; it is left")
+	}
 	h.mu.Lock()
 	removing := h.removing()
 	h.mu.Unlock()

@@ -66,6 +66,10 @@ func prepare(dir string) error {
 		return err
 	}
 	runnerProgram = filepath.Join(dir, "outrigger-runner")
+	// A program with the race detector waits for a second at its end, for reports of others.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		return err
+	}
 	serviceProgram, sidecarProgram = filepath.Join(dir, serviceName), filepath.Join(dir, sidecarName)
 	cmd := exec.Command("go", "build", "-o", runnerProgram, "github.com/outrigger-mesh/outrigger/cmd/outrigger-runner")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -74,7 +78,7 @@ func prepare(dir string) error {
 	return errors.Join(os.Symlink(self, serviceProgram), os.Symlink(self, sidecarProgram))
 }
 
-// service answers with its environment until it is told to end; with FAIL it ends at once.
+// service answers with its environment until it is told to end; with FAIL it ends at once, with STUBBORN never.
 func service() int {
 	if why := os.Getenv("FAIL"); why != "" {
 		fmt.Println("cannot start:", why)
@@ -94,6 +98,9 @@ func service() int {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM)
 	<-told
+	for os.Getenv("STUBBORN") != "" {
+		<-told
+	}
 	return 0
 }
 
