@@ -3,6 +3,7 @@ package xds
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -114,8 +115,9 @@ func (b *builder) route(s *model.Service, p model.Port, gw *model.GatewayRoute, 
 	}
 	if gw != nil {
 		var ok bool
-		if conds, ok = through(gw, conds); !ok {
-			return nil, nil
+		var err error
+		if conds, ok, err = through(gw, conds); !ok || err != nil {
+			return nil, err
 		}
 		rewrite = both(gw.Rewrite, rule.Rewrite)
 	}
@@ -141,11 +143,12 @@ func (b *builder) route(s *model.Service, p model.Port, gw *model.GatewayRoute, 
 	return out, nil
 }
 
-// through are conditions as they look from a gateway: what comes in still has the path that the gateway rewrites.
-func through(gw *model.GatewayRoute, conds []condition) ([]condition, bool) {
+// through are conditions as they look from a gateway: what comes in still has the path that the gateway rewrites. false:
+// no call fulfils them.
+func through(gw *model.GatewayRoute, conds []condition) ([]condition, bool, error) {
 	out := []condition{{path: gw.Path}}
 	if gw.Rewrite == nil || gw.Rewrite.Path == "" || gw.Path == nil {
-		return append(out, conds...), true
+		return append(out, conds...), true, nil
 	}
 	from := strings.TrimRight(gw.Path.Segments+gw.Path.Prefix, "/")
 	to := strings.TrimRight(gw.Rewrite.Path, "/")
@@ -155,7 +158,7 @@ func through(gw *model.GatewayRoute, conds []condition) ([]condition, bool) {
 			continue
 		}
 		if from == "" {
-			return nil, false
+			return nil, false, nil
 		}
 		q := *c.path
 		for _, field := range []*string{&q.Exact, &q.Segments, &q.Template, &q.Prefix} {
@@ -164,17 +167,20 @@ func through(gw *model.GatewayRoute, conds []condition) ([]condition, bool) {
 			}
 			rest, ok := strings.CutPrefix(*field, to)
 			if !ok {
-				return nil, false
+				return nil, false, nil
 			}
 			*field = from + rest
 		}
 		if q.Regex != "" {
-			return nil, false
+			if to != "" {
+				return nil, false, fmt.Errorf("a path by regex (%s) cannot be told behind a gateway's rewrite to %s: only behind one to /", q.Regex, gw.Rewrite.Path)
+			}
+			q.Regex = regexp.QuoteMeta(from) + "(?:" + q.Regex + ")"
 		}
 		c.path = &q
 		out = append(out, c)
 	}
-	return out, true
+	return out, true, nil
 }
 
 // both are a gateway's rewrite and the rule's; the rule's, which comes later, holds where both say something.

@@ -157,7 +157,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	// HTTP filters.
 	"envoy.extensions.filters.http.router.v3.Router": " ",
 	"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": " stat_prefix status token_bucket filter_enabled filter_enforced " +
-		"enable_x_ratelimit_headers ",
+		"enable_x_ratelimit_headers enable_retry_after_header ",
 	"envoy.extensions.filters.http.fault.v3.HTTPFault":                        " delay abort headers max_active_faults disable_downstream_cluster_stats ",
 	"envoy.extensions.filters.common.fault.v3.FaultDelay":                     " fixed_delay percentage ",
 	"envoy.extensions.filters.http.fault.v3.FaultAbort":                       " http_status grpc_status percentage ",

@@ -120,8 +120,8 @@ func (c *Compiler) route(r *report, path string, m *routev3.Route, host *routev3
 		out.Forward = f
 		c.forward(r, join(path, "route"), a.Route, f, pl)
 		f.Retry = retryOf(r, path, m, a.Route, host, retry)
-		if a.Route.GetPrefixRewrite() != "" && (out.Match.Kind == snapshot.PathMatcher || out.Match.Kind == snapshot.PathTemplate) {
-			r.add(join(path, "route.prefix_rewrite"), "needs a match by prefix or exact path")
+		if f.PrefixRewrite != "" && (out.Match.Kind == snapshot.PathMatcher || out.Match.Kind == snapshot.PathTemplate) {
+			f.PathRewrite, f.PrefixRewrite = f.PrefixRewrite, "" // as in Envoy, where the whole path is what matched
 		}
 		for i, w := range a.Route.GetWeightedClusters().GetClusters() {
 			wp := at(join(path, "route.weighted_clusters"), "clusters", i)
