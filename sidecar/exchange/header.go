@@ -92,6 +92,18 @@ func Lookup(name string) Known {
 	return Other
 }
 
+// TrailerAllowed says whether a field may be a trailer: not where it frames, routes, authenticates or describes the
+// message (RFC 9110 §6.5.1), nor where only sidecars set it.
+func (k Known) TrailerAllowed() bool {
+	switch k {
+	case Host, ContentLength, TransferEncoding, Connection, TE, Trailer, Upgrade, KeepAlive, ProxyConnection, Expect,
+		Authorization, Cookie, SetCookie, ContentEncoding, ContentType, CacheControl, OutriggerReason,
+		OutriggerAttempt, HTTP2Settings:
+		return false
+	}
+	return true
+}
+
 // EqualFold says whether name equals lower, which is in lower case, but for ASCII case.
 func EqualFold(name, lower string) bool {
 	if len(name) != len(lower) {
@@ -127,6 +139,7 @@ type Entry struct {
 	Known       Known
 	Static      uint8 // index in the static table of this name and value, or 0
 	StaticName  uint8 // index in the static table of this name, or 0
+	Invalid     bool  // HTTP does not allow this field: it is in the table, and whoever refers to it is refused
 	// Encoder is a one-place memory of where the last encoder that wrote this entry put it.
 	Encoder    any
 	EncoderPos int

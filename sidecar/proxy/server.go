@@ -127,7 +127,7 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 	}
 	for name, l := range s.listeners {
 		c := snap.Listeners[name]
-		if c != nil && c.Network == l.network && c.Address == l.address {
+		if c != nil && c.Network == l.network && c.Address == l.address && (c.HTTP != nil) == (l.Config.Load().HTTP != nil) {
 			continue
 		}
 		delete(s.listeners, name)

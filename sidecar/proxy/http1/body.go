@@ -199,11 +199,7 @@ func (b *Body) Trailers(h *exchange.Header) *Error {
 		return errTrailer
 	}
 	for _, fl := range head.Header.Fields {
-		switch fl.Known {
-		case exchange.Host, exchange.ContentLength, exchange.TransferEncoding, exchange.Connection, exchange.TE,
-			exchange.Trailer, exchange.Upgrade, exchange.KeepAlive, exchange.ProxyConnection, exchange.Expect,
-			exchange.Authorization, exchange.Cookie, exchange.SetCookie, exchange.ContentEncoding, exchange.ContentType,
-			exchange.CacheControl, exchange.OutriggerReason, exchange.OutriggerAttempt, exchange.HTTP2Settings:
+		if !fl.Known.TrailerAllowed() {
 			continue
 		}
 		fl.Start, fl.End = 0, 0

@@ -241,7 +241,7 @@ func (cc *ClientConn) OnRead(c *loop.Conn) {
 			return
 		}
 		if r != loop.OK {
-			cc.eof()
+			cc.eof(r == loop.EOF)
 			return
 		}
 		if cc.s == nil { // idle: nothing is expected
@@ -252,6 +252,9 @@ func (cc *ClientConn) OnRead(c *loop.Conn) {
 		turn += n
 		cc.answered = true
 		cc.bytes(lp.Scratch[:k+n])
+		if s := cc.s; s != nil && cc.state == cliBody {
+			s.KeepResponse()
+		}
 		if c.Closed() || c.Paused() {
 			return
 		}
@@ -291,7 +294,7 @@ func (cc *ClientConn) bytes(b []byte) {
 				s.UpstreamInformational()
 				continue
 			}
-			cc.onHead(s)
+			cc.onHead(s, len(b))
 		case cliBody:
 			if cc.tunnel {
 				s.UpstreamData(b, false)
@@ -337,7 +340,8 @@ func (cc *ClientConn) bytes(b []byte) {
 	}
 }
 
-func (cc *ClientConn) onHead(s *pipeline.Stream) {
+// onHead takes a response's head; left is how much came behind it.
+func (cc *ClientConn) onHead(s *pipeline.Stream, left int) {
 	if s.Resp.Status == 101 {
 		if !cc.upgrade {
 			cc.s = nil
@@ -357,7 +361,7 @@ func (cc *ClientConn) onHead(s *pipeline.Stream) {
 		return
 	}
 	cc.s = nil
-	ok := cc.reusable(0)
+	ok := cc.reusable(left)
 	s.UpstreamHead(true)
 	cc.done(ok)
 }
@@ -385,10 +389,10 @@ func (cc *ClientConn) done(ok bool) {
 	cc.pool.Release(cc)
 }
 
-// eof: the callee has closed or reset the connection.
-func (cc *ClientConn) eof() {
+// eof: the callee has closed the connection or, where clean is false, reset it: then nothing it sent is whole.
+func (cc *ClientConn) eof(clean bool) {
 	s := cc.s
-	if s != nil && cc.state == cliBody && (cc.tunnel || cc.body.UntilClose()) {
+	if s != nil && clean && cc.state == cliBody && (cc.tunnel || cc.body.UntilClose()) {
 		cc.s = nil
 		cc.close()
 		s.UpstreamData(nil, true)

@@ -114,6 +114,9 @@ func ParseRequest(b []byte, h *exchange.Head, f *Framing, lim Limits) (int, *Err
 		if len(b) > lim.Bytes {
 			return 0, errTooLarge
 		}
+		if string(b[skip:]) == "\r" {
+			return 0, nil // half of an empty line
+		}
 		if !plausible(b[skip:]) {
 			return 0, errLine
 		}
@@ -144,7 +147,7 @@ func ParseRequest(b []byte, h *exchange.Head, f *Framing, lim Limits) (int, *Err
 		return 0, errTarget
 	}
 	for _, c := range target {
-		if c <= ' ' || c == 0x7f {
+		if c <= ' ' || c == 0x7f || c == '#' {
 			return 0, errTarget
 		}
 	}
@@ -280,6 +283,7 @@ func ParseResponse(b []byte, h *exchange.Head, f *Framing, lim Limits) (int, *Er
 func parseFields(b []byte, p int, h *exchange.Head, f *Framing, lim Limits) (int, *Error) {
 	hd := &h.Header
 	hd.Raw = b
+	closes := false
 	f.Length, f.Chunked, f.Close, f.Expect, f.Upgrade, f.Trailers = -1, false, f.HTTP10, false, false, false
 	sawTE := false
 	for {
@@ -367,6 +371,7 @@ func parseFields(b []byte, p int, h *exchange.Head, f *Framing, lim Limits) (int
 		hd.Append(fl)
 		if fl.Known == exchange.Connection {
 			f.connection(fl.Value)
+			closes = closes || f.Close && hasToken(fl.Value, "close")
 		}
 		p = e + 1
 	}
@@ -379,6 +384,8 @@ func parseFields(b []byte, p int, h *exchange.Head, f *Framing, lim Limits) (int
 		}
 		f.Chunked = true
 	}
+	hd.Raw = b[:p+2]
+	f.Close = f.Close || closes // whatever else another Connection field says
 	h.ContentLength = f.Length
 	if f.Upgrade && h.Protocol == "" {
 		f.Upgrade = false

@@ -19,7 +19,8 @@ type ServerConn struct {
 	n  int    // bytes in in
 	// ahead is what came behind the body of the request under way.
 	ahead []byte
-	head  int // length of the current request's head in in
+	waits int // bytes of the last answer that waited when that was last looked at
+	head  int // bytes of in that the current request has used: its head, and of its body what came with it
 	peer  netip.AddrPort
 	set   pipeline.ConnSet
 
@@ -34,6 +35,7 @@ type ServerConn struct {
 	noBody     bool  // the response has no body on the wire (HEAD, 204, 304)
 	tunnel     bool  // after 101: bytes both ways
 	blocked    bool
+	stalled    bool // no request is begun until the answers to those before have gone out
 	ending     bool // Drain was called
 	processing bool
 }
@@ -51,6 +53,7 @@ const (
 const (
 	firstBuf       = 4 << 10
 	lingerTime     = 2 * time.Second
+	stuckTime      = 30 * time.Second // in which nothing of the last answer went out
 	maxTurnBytes   = 256 << 10
 	defaultIdle    = time.Hour
 	defaultHeadMax = 30 * time.Second
@@ -127,6 +130,9 @@ func (sc *ServerConn) OnRead(c *loop.Conn) {
 	for {
 		switch sc.state {
 		case srvIdle, srvHead:
+			if sc.stall() {
+				return
+			}
 			sc.need(1)
 			n, r := c.Read(sc.in[sc.n:cap(sc.in)])
 			if r != loop.OK {
@@ -159,7 +165,7 @@ func (sc *ServerConn) OnRead(c *loop.Conn) {
 			}
 			turn += n
 			b := sc.w.Loop.Scratch[:n]
-			if used := sc.bodyBytes(b); used < n && sc.state != srvLingering && sc.state != srvClosed {
+			if used := sc.bodyBytes(b, false); used < n && sc.state != srvLingering && sc.state != srvClosed {
 				sc.pipelined(b[used:])
 			}
 		case srvLingering:
@@ -185,6 +191,19 @@ func (sc *ServerConn) OnRead(c *loop.Conn) {
 	}
 }
 
+// stall says whether the caller has so much to read that it gets no more to answer for.
+func (sc *ServerConn) stall() bool {
+	if sc.c.Waiting() > loop.BufSize {
+		sc.c.Flush()
+	}
+	if !sc.c.Blocked() || sc.c.Closed() {
+		return sc.c.Closed()
+	}
+	sc.stalled = true
+	sc.c.Pause(true)
+	return true
+}
+
 // process begins the requests that are whole in the buffer.
 func (sc *ServerConn) process() {
 	if sc.processing {
@@ -192,6 +211,9 @@ func (sc *ServerConn) process() {
 	}
 	sc.processing = true
 	for sc.n > 0 && (sc.state == srvIdle || sc.state == srvHead) {
+		if sc.stall() {
+			break
+		}
 		s := sc.w.NewStream(sc.l, sc)
 		n, err := ParseRequest(sc.in[:sc.n], &s.Req, &sc.frame, sc.limits())
 		if err != nil {
@@ -253,23 +275,17 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 			sc.c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 		}
 	}
-	rest := sc.n - n
 	s.Begin(sc.body.Done() && !upgrade)
 	if sc.s != s {
 		return
 	}
 	if upgrade {
-		sc.tunnelWait(rest)
+		sc.c.Pause(true) // nothing of an upgraded connection is read until the 101 has come
 		return
 	}
-	if rest > 0 && !sc.body.Done() {
+	if sc.n > n && !sc.body.Done() {
 		// the body's beginning came with the head; what is behind the body belongs to the next request
-		b := sc.in[n:sc.n]
-		used := sc.bodyBytes(b)
-		if sc.s == s && sc.state == srvBusy {
-			copy(sc.in[n:cap(sc.in)], b[used:])
-			sc.n = n + len(b) - used
-		}
+		sc.bodyBytes(sc.in[n:sc.n], true)
 	}
 }
 
@@ -282,11 +298,9 @@ func (sc *ServerConn) upgradable(s *pipeline.Stream) bool {
 	return false
 }
 
-// tunnelWait: nothing of an upgraded connection is read until the 101 has come.
-func (sc *ServerConn) tunnelWait(int) { sc.c.Pause(true) }
-
-// bodyBytes takes body bytes from b and returns how many belong to the current request.
-func (sc *ServerConn) bodyBytes(b []byte) (used int) {
+// bodyBytes takes body bytes from b and returns how many belong to the current request. Where b is a part of in,
+// they are counted in head before the exchange learns of them: it may end by it, and the next request begin.
+func (sc *ServerConn) bodyBytes(b []byte, inHead bool) (used int) {
 	s := sc.s
 	if sc.tunnel {
 		s.RequestData(b, false)
@@ -295,18 +309,18 @@ func (sc *ServerConn) bodyBytes(b []byte) (used int) {
 	for used < len(b) && sc.s == s && !sc.body.Done() {
 		data, n, err := sc.body.Next(b[used:])
 		used += n
+		if inHead {
+			sc.head += n
+		}
 		if err != nil {
-			sc.closeAfter = true
-			s.Flags |= exchange.DownstreamProtocolError
-			s.Details = err.Reason
-			s.DownstreamGone()
+			sc.malformed(s, err)
 			return used
 		}
 		if sc.body.Done() {
 			s.Trailer.Reset()
 			if sc.body.kind == chunkedBody {
 				if err := sc.body.Trailers(&s.Trailer); err != nil {
-					s.DownstreamGone()
+					sc.malformed(s, err)
 					return used
 				}
 			}
@@ -330,6 +344,12 @@ func (sc *ServerConn) bodyBytes(b []byte) (used int) {
 		}
 	}
 	return used
+}
+
+// malformed ends an exchange whose request's body cannot be read: nothing behind it on the connection can.
+func (sc *ServerConn) malformed(s *pipeline.Stream, e *Error) {
+	sc.closeAfter = true
+	s.DownstreamMalformed(e.Reason)
 }
 
 // pipelined keeps what came behind the body of a request until that is answered. The buffer of the head stays
@@ -366,6 +386,11 @@ func (sc *ServerConn) OnTimer(*loop.Timer) {
 		e := &Error{408, "the request's head did not come in time"}
 		s := sc.w.NewStream(sc.l, sc)
 		sc.refuse(s, e)
+		return
+	}
+	if w := sc.c.Waiting(); sc.state == srvLingering && w > 0 && w < sc.waits {
+		sc.waits = w // slow, but alive
+		sc.w.Loop.SetTimer(&sc.timer, stuckTime, sc)
 		return
 	}
 	sc.close()
@@ -410,7 +435,12 @@ func (sc *ServerConn) OnDrained(*loop.Conn) {
 		}
 	}
 	if sc.state == srvLingering {
-		sc.c.CloseWrite()
+		sc.w.Loop.SetTimer(&sc.timer, lingerTime, sc)
+	}
+	if sc.stalled {
+		sc.stalled = false
+		sc.c.Pause(false)
+		sc.RunOnLoop()
 	}
 }
 
@@ -604,7 +634,7 @@ func (sc *ServerConn) Finished(s *pipeline.Stream) {
 
 // RunOnLoop begins a pipelined request.
 func (sc *ServerConn) RunOnLoop() {
-	if sc.state == srvIdle {
+	if sc.state == srvIdle || sc.state == srvHead {
 		sc.process()
 		if sc.state != srvClosed && (sc.state != srvBusy || !sc.body.Done()) {
 			sc.c.Pause(false)
@@ -617,13 +647,13 @@ func (sc *ServerConn) linger() {
 	sc.state = srvLingering
 	sc.w.Loop.SetTimer(&sc.timer, lingerTime, sc)
 	sc.c.Pause(false)
-	sc.c.Flush()
+	sc.c.CloseWrite()
 	if sc.c.Closed() {
 		sc.closed()
 		return
 	}
-	if sc.c.Waiting() == 0 {
-		sc.c.CloseWrite()
+	if sc.waits = sc.c.Waiting(); sc.waits > 0 {
+		sc.w.Loop.SetTimer(&sc.timer, stuckTime, sc)
 	}
 	if sc.c.Hangup() && sc.c.Waiting() == 0 {
 		sc.close()

@@ -141,7 +141,9 @@ func (cc *ClientConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		return cc.calm()
 	}
 	s := st.s
-	cc.control = 0
+	if !cc.useful() {
+		return false
+	}
 	if st.head {
 		ok, fatal := cc.decode(block, &s.Exchange, nil, &s.RespTrailer, false)
 		if fatal {

@@ -47,8 +47,11 @@ type conn struct {
 	hdrFlags  byte
 	hdrCount  int
 	hdrBlock  []byte
-	preface   int // bytes of the preface still to come
-	control   int // control frames since something useful came
+	preface   int   // bytes of the preface still to come
+	control   int   // control frames since something useful came or went
+	since     int64 // when control was last known to be in order
+	resets    int   // streams that the peer has reset since resetAt
+	resetAt   int64
 	nonsense  exchange.Exchange
 	sentAway  bool
 	gotAway   bool
@@ -61,7 +64,7 @@ func (h *conn) init(c *loop.Conn, lp *loop.Loop, s side, server bool) {
 	h.c, h.lp, h.side, h.server = c, lp, s, server
 	h.streams = map[uint32]*stream{}
 	h.sendWin, h.initSend, h.maxFrame, h.maxStreams = defaultWindow, defaultWindow, minMaxFrame, assumedMaxStreams
-	h.recvWin = connWindow
+	h.recvWin, h.since = connWindow, lp.Now()
 	h.first = true
 }
 
@@ -196,8 +199,21 @@ func (h *conn) frame(typ, flags byte, id uint32, p []byte) bool {
 // calm counts frames that cost us and do nothing.
 func (h *conn) calm() bool {
 	if h.control++; h.control > controlFrameBudget {
+		if now := h.lp.Now(); now-h.since > int64(controlTime) {
+			h.since, h.control = now, 0
+			return true
+		}
 		return h.fatal(ErrEnhanceYourCalm, "too many control frames")
 	}
+	return true
+}
+
+// useful starts the count anew, but not while the peer does not read what we answer: that would have no bound.
+func (h *conn) useful() bool {
+	if h.c.Blocked() {
+		return h.calm()
+	}
+	h.control = 0
 	return true
 }
 
@@ -284,7 +300,9 @@ func (h *conn) data(flags byte, id uint32, p []byte) bool {
 			return false
 		}
 	} else {
-		h.control = 0
+		if !h.useful() {
+			return false
+		}
 	}
 	return st.onData(p, total, flags&flagEndStream != 0)
 }
@@ -349,6 +367,13 @@ func (h *conn) rstStream(id uint32, p []byte) bool {
 		return h.fatal(ErrProtocol, "RST_STREAM on an idle stream")
 	}
 	if st := h.streams[id]; st != nil {
+		if h.resets++; h.server && h.resets > resetBudget {
+			if now := h.lp.Now(); now-h.resetAt < int64(time.Second) {
+				return h.fatal(ErrEnhanceYourCalm, "too many streams were opened and reset")
+			} else {
+				h.resets, h.resetAt = 0, now
+			}
+		}
 		st.lost(ErrCode(get32(p)), false)
 	}
 	return h.calm()

@@ -6,7 +6,11 @@
 // HPACK is in the package below. See conn.go for what both sides share, server.go and client.go for the rest.
 package http2
 
-import "github.com/outrigger-mesh/outrigger/sidecar/loop"
+import (
+	"time"
+
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+)
 
 // Preface is what a client's connection begins with.
 const Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -51,7 +55,10 @@ const (
 	streamWindow           = 256 << 10
 	connWindow             = 16 << 20
 	maxContinuations       = 32
-	controlFrameBudget     = 10000 // control frames that may come without a useful one between
+	controlFrameBudget     = 10000 // control frames that may come in controlTime without a useful one between
+	controlTime            = 30 * time.Second
+	usefulBytes            = 512  // of data sent make up for a control frame
+	resetBudget            = 8192 // streams that a client may open and reset in a second
 	maxHeaderFields        = 100
 )
 

@@ -104,7 +104,10 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 	if len(sc.streams) == 0 {
 		sc.lp.StopTimer(&sc.timer)
 	}
-	sc.control = 0
+	if !sc.useful() {
+		sc.w.Discard(s)
+		return false
+	}
 	st = sc.newStream(id)
 	st.s = s
 	st.inEnd = end

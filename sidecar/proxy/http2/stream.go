@@ -40,6 +40,9 @@ func (h *conn) newStream(id uint32) *stream {
 
 // onData passes a DATA frame on. total is its flow-controlled length.
 func (st *stream) onData(p []byte, total int, end bool) bool {
+	if !st.head {
+		return st.h.streamError(st.id, ErrProtocol) // §8.1: a response begins with its head
+	}
 	st.inEnd = end
 	st.credit += total
 	if st.length >= 0 {
@@ -155,6 +158,7 @@ func (st *stream) frame(b []byte, end bool) {
 	}
 	st.sendWin -= int64(len(b))
 	h.sendWin -= int64(len(b))
+	h.control = max(0, h.control-len(b)/usefulBytes)
 	h.c.SetOut(appendFrameHeader(h.c.Out(), len(b), frameData, flags, st.id))
 	h.c.Write(b)
 	if end {
@@ -325,7 +329,7 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 	var f exchange.Field
 	ok = true
 	regular := false
-	count := 0
+	count, size := 0, 0
 	var seen uint8 // bits of the pseudo-header fields
 	h.dec.Start(block)
 	for {
@@ -340,7 +344,8 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 			ok = false
 			continue
 		}
-		if count++; count > maxHeaderFields+8 {
+		count++
+		if size += len(f.Name) + len(f.Value) + 32; size > maxHeaderBlock || count > maxHeaderFields+8 {
 			ok = false
 			continue
 		}
@@ -390,7 +395,9 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 				if n < 0 || head.ContentLength >= 0 && head.ContentLength != n {
 					ok = false
 				}
-				head.ContentLength = n
+				if head.ContentLength = n; hd.Has(exchange.ContentLength) {
+					continue // the same twice: sent on once
+				}
 			}
 		case exchange.Cookie:
 			if i := hd.FindKnown(exchange.Cookie); i >= 0 { // §8.2.3: crumbs are joined
@@ -407,6 +414,9 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 			}
 			continue
 		}
+		if head == nil && !f.Known.TrailerAllowed() {
+			continue
+		}
 		hd.Append(f)
 	}
 	switch {
@@ -417,7 +427,7 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 		} else {
 			ok = ok && seen&7 == 7 && head.Path != "" && (head.Path[0] == '/' || head.Path == "*" && head.Method == "OPTIONS") && validTarget(head.Path) && validMethod(head.Method)
 		}
-		ok = ok && validTarget(head.Authority)
+		ok = ok && validAuthority(head.Authority)
 	default:
 		ok = ok && seen&16 != 0
 	}
@@ -426,7 +436,18 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 
 func validTarget(s string) bool {
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c <= ' ' || c == 0x7f {
+		if c := s[i]; c <= ' ' || c == 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// validAuthority refuses what cannot be an authority and would be dangerous in a log, a route or a new head.
+func validAuthority(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c <= ' ', c >= 0x7f, c == '/', c == '?', c == '#', c == '@', c == '\\', c == ',', c == '"', c == '<', c == '>':
 			return false
 		}
 	}

@@ -65,9 +65,7 @@ func (s *Stream) runResponse() {
 		case snapshot.Suspend:
 			s.detach()
 			if s.park() {
-				if s.bufferMax < 0 || !s.bufferResp {
-					s.pauseUp(true)
-				}
+				s.pauseUp(s.bufferMax < 0 || !s.bufferResp)
 				return
 			}
 		}
@@ -83,6 +81,9 @@ func (s *Stream) park() bool {
 			return false
 		}
 		s.gate.Store(gateSuspended)
+		if !s.bufferResp {
+			s.pauseDown(false) // more than is held while nobody asks for it may be wanted
+		}
 		return true
 	}
 	if s.gate.CompareAndSwap(gateRunning, gateSuspended) {
@@ -169,6 +170,10 @@ func (s *Stream) endBuffering() {
 		s.bufferMax = -1
 		s.BodyOverflow = false
 	}
+	if s.wait == waitFilter { // asked to be woken and did not suspend
+		s.wait = waitNone
+		s.w.Loop.StopTimer(&s.waitTimer)
+	}
 }
 
 // Transform puts t into the way of a body.
@@ -177,10 +182,13 @@ func (s *Stream) Transform(stage exchange.Stage, t exchange.Transformer) {
 		s.reqXform = append(s.reqXform, t)
 		s.Req.Header.DelKnown(exchange.ContentLength)
 		s.Req.ContentLength = -1
-		if len(s.body) > 0 {
-			if b, err := t.Transform(nil, s.body, s.reqEnd); err == nil {
-				s.body = b
+		if len(s.body) > 0 || s.reqEnd {
+			b, err := t.Transform(nil, s.body, s.reqEnd)
+			if err != nil {
+				s.fail(502, exchange.LocalReset, "request body: "+err.Error())
+				return
 			}
+			s.body = b
 		}
 	} else {
 		s.respXform = append(s.respXform, t)
@@ -191,11 +199,41 @@ func (s *Stream) Transform(stage exchange.Stage, t exchange.Transformer) {
 
 // detach copies the response's head out of the buffer that it was parsed in.
 func (s *Stream) detach() {
-	if s.detached {
+	if s.detached || s.Local {
 		return
 	}
 	s.detached = true
-	var h exchange.Header
-	h.CopyFrom(&s.Resp.Header)
-	s.Resp.Header = h
+	r := &s.Resp
+	r.Reason, r.Protocol = s.Concat(r.Reason), s.Concat(r.Protocol)
+	h := &r.Header
+	raw := s.Alloc(len(h.Raw))
+	copy(raw, h.Raw)
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		switch {
+		case f.Entry != nil:
+		case f.End != 0: // a line of Raw: name, colon, white space, value
+			line := viewString(raw[f.Start:f.End])
+			n := len(f.Name)
+			v := n + 1
+			for line[v] == ' ' || line[v] == '\t' {
+				v++
+			}
+			if f.Value == "" {
+				v = n + 1
+			}
+			f.Name, f.Value = line[:n], line[v:v+len(f.Value)]
+		default:
+			f.Name, f.Value = s.Concat(f.Name), s.Concat(f.Value)
+		}
+	}
+	h.Raw = raw
+}
+
+// KeepResponse is called by an upstream codec whose buffer is needed for something else while the exchange goes on:
+// what points into it, the response's head, moves to the exchange's own memory.
+func (s *Stream) KeepResponse() {
+	if s.phase == phaseResponse || s.phase == phaseRespond {
+		s.detach()
+	}
 }

@@ -24,7 +24,9 @@ func (s *Stream) UpstreamHead(end bool) {
 	}
 	now := s.w.Loop.Now()
 	s.lastMove, s.firstByte = now, now
-	s.upEnd = end
+	if end {
+		s.upstreamEnded()
+	}
 	if s.wait == waitPerTry {
 		s.wait = waitNone
 		s.w.Loop.StopTimer(&s.waitTimer)
@@ -127,7 +129,7 @@ func (s *Stream) retryable(on snapshot.RetryOn, executed bool) bool {
 func (s *Stream) UpstreamData(b []byte, end bool) {
 	s.lastMove = s.w.Loop.Now()
 	if end {
-		s.upEnd = true
+		s.upstreamEnded()
 	}
 	switch s.phase {
 	case phaseRespond:
@@ -143,10 +145,17 @@ func (s *Stream) UpstreamData(b []byte, end bool) {
 	}
 }
 
+// upstreamEnded is the end of the response: the codec has let go of s, and may have given the connection to another
+// exchange already. What still comes of the request has nowhere to go.
+func (s *Stream) upstreamEnded() {
+	s.upEnd, s.up, s.pausedUp = true, nil, false
+}
+
 // UpstreamTrailers is called by the upstream codec at the end of a response with trailers: s.RespTrailer.
 func (s *Stream) UpstreamTrailers() {
 	s.lastMove = s.w.Loop.Now()
-	s.upEnd, s.respTrail = true, true
+	s.upstreamEnded()
+	s.respTrail = true
 	switch s.phase {
 	case phaseRespond:
 		s.sendTrailers()
@@ -248,9 +257,6 @@ func (s *Stream) sendResponse() {
 func (s *Stream) complete() {
 	if s.phase != phaseRespond {
 		return
-	}
-	if s.up != nil && s.upEnd && s.reqEnd {
-		s.up = nil // the codec has let go of s by itself
 	}
 	s.endTry(s.Status >= 500)
 	s.finish(true)

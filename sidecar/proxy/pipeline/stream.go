@@ -47,7 +47,7 @@ func (s *Stream) findRoute(ask bool) {
 	if ask && s.http.OnDemand != nil && s.Req.Authority != "" {
 		s.phase = phaseDemand
 		s.gate.Store(gateSuspended)
-		if s.cancelWant = s.http.OnDemand.Want(strings.ToLower(snapshot.StripPort(s.Req.Authority)), s.Resume); s.cancelWant != nil {
+		if s.cancelWant = s.http.OnDemand.Want(strings.Clone(strings.ToLower(snapshot.StripPort(s.Req.Authority))), s.Resume); s.cancelWant != nil {
 			return
 		}
 		s.gate.Store(gateRunning)
@@ -140,6 +140,9 @@ func (s *Stream) RequestData(b []byte, end bool) {
 		return // the answer does not wait for the body
 	}
 	s.body = append(s.body, b...)
+	if end && s.phase >= phaseConnect {
+		s.startTimeout()
+	}
 	if s.bufferMax >= 0 && !s.bufferResp {
 		s.buffered()
 		return
@@ -151,11 +154,29 @@ func (s *Stream) RequestData(b []byte, end bool) {
 
 // RequestTrailers is called by the downstream codec at the end of a request with trailers: s.Trailer.
 func (s *Stream) RequestTrailers() {
+	if len(s.reqXform) > 0 && s.phase < phaseDone {
+		var tail []byte
+		for _, t := range s.reqXform {
+			var err error
+			if tail, err = t.Transform(nil, tail, true); err != nil {
+				s.fail(502, exchange.LocalReset, "request body: "+err.Error())
+				return
+			}
+		}
+		if len(tail) > 0 && s.up != nil {
+			s.passOn(tail, false)
+		} else {
+			s.body = append(s.body, tail...)
+		}
+	}
 	s.reqEnd, s.reqTrailers = true, true
 	if s.up != nil {
 		s.startTimeout()
 		s.up.SendTrailers(s)
 		return
+	}
+	if s.phase >= phaseConnect {
+		s.startTimeout()
 	}
 	if s.bufferMax >= 0 && !s.bufferResp {
 		s.buffered()
@@ -223,6 +244,11 @@ func (s *Stream) DownstreamGone() {
 	s.finish(false)
 }
 
+// DownstreamMalformed is called by the downstream codec when the rest of a request cannot be read.
+func (s *Stream) DownstreamMalformed(reason string) {
+	s.fail(400, exchange.DownstreamProtocolError, reason)
+}
+
 // OnTimer is called by the loop.
 func (s *Stream) OnTimer(t *loop.Timer) {
 	if t == &s.deadline {
@@ -233,8 +259,9 @@ func (s *Stream) OnTimer(t *loop.Timer) {
 	s.wait = waitNone
 	switch k {
 	case waitFilter:
-		s.gate.Store(gateRunning)
-		s.run()
+		if s.gate.CompareAndSwap(gateSuspended, gateRunning) {
+			s.run()
+		}
 	case waitBackoff:
 		s.try()
 	case waitPerTry:
@@ -250,9 +277,7 @@ func (s *Stream) timedOut() {
 			s.w.Loop.SetTimer(&s.deadline, left, s)
 			return
 		}
-		s.Flags |= exchange.StreamIdleTimeout
-		s.Details = "nothing moved for the idle time"
-		s.finish(false)
+		s.fail(408, exchange.StreamIdleTimeout, "nothing moved for the idle time")
 		return
 	}
 	if s.headSent {

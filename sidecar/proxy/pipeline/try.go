@@ -63,7 +63,7 @@ func (s *Stream) forward() {
 	if s.GRPC && !s.grpcDeadline(now) {
 		return
 	}
-	if s.reqEnd {
+	if s.reqEnd || s.Req.Protocol != "" {
 		s.startTimeout()
 	} else if s.expires == 0 {
 		s.startIdle()
@@ -219,9 +219,7 @@ func (s *Stream) UpstreamReset(kind ResetKind, detail string) {
 	s.endTry(kind != StreamRefused && kind != StaleConnection)
 	if s.phase != phaseTry {
 		// a response has begun, or is with the filters
-		s.Flags |= f.flag
-		s.Details = "the upstream broke off its answer: " + detail
-		s.finish(false)
+		s.fail(503, f.flag, "the upstream broke off its answer: "+detail)
 		return
 	}
 	s.tryFailed(f)

@@ -103,6 +103,9 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 			}
 			d.block, d.first = rest, false
 			*f = exchange.Field{Name: e.Name, Value: e.Value, Known: e.Known, Entry: e}
+			if e.Invalid {
+				return 0, false, ErrField
+			}
 			return e.StaticName, false, nil
 		case c&0xe0 == 0x20: // table size update, only at a block's beginning
 			n, rest, ok := readInt(b, 5)
@@ -133,6 +136,9 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 				return 0, false, ErrCompression
 			}
 			f.Name, f.Known, name = e.Name, e.Known, e.StaticName
+			if e.Invalid {
+				valid = validName(e.Name)
+			}
 		} else {
 			if f.Name, rest, ok = d.str(rest, x); !ok {
 				return 0, false, ErrCompression
@@ -150,7 +156,7 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 		if c&0x40 != 0 {
 			e := &exchange.Entry{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value), Known: f.Known, StaticName: name}
 			if !valid {
-				e.Known = exchange.Other
+				e.Known, e.Invalid = exchange.Other, true
 			}
 			d.insert(e)
 			f.Name, f.Value, f.Entry = e.Name, e.Value, e
