@@ -38,6 +38,9 @@ const (
 	ProtocolError
 )
 
+// deadlineSlack is how much earlier than our timer, which is coarse, an upstream may act on the call's deadline.
+const deadlineSlack = int64(2 * time.Millisecond)
+
 // forward begins the first try.
 func (s *Stream) forward() {
 	now := s.w.Loop.Now()
@@ -217,6 +220,10 @@ func (s *Stream) UpstreamReset(kind ResetKind, detail string) {
 		f.flag, f.on = exchange.UpstreamProtocolError, snapshot.OnReset
 	}
 	s.endTry(kind != StreamRefused && kind != StaleConnection)
+	if s.expires != 0 && s.w.Loop.Now() >= s.expires-deadlineSlack {
+		s.timedOut() // a gRPC server that was told the deadline resets at it, maybe a moment before our timer
+		return
+	}
 	if s.phase != phaseTry {
 		// a response has begun, or is with the filters
 		s.fail(503, f.flag, "the upstream broke off its answer: "+detail)
