@@ -182,7 +182,7 @@ func (s *Stream) Transform(stage exchange.Stage, t exchange.Transformer) {
 		s.reqXform = append(s.reqXform, t)
 		s.Req.Header.DelKnown(exchange.ContentLength)
 		s.Req.ContentLength = -1
-		if len(s.body) > 0 || s.reqEnd {
+		if s.hasBody && (len(s.body) > 0 || s.reqEnd) { // what came of the body before now
 			b, err := t.Transform(nil, s.body, s.reqEnd)
 			if err != nil {
 				s.fail(502, exchange.LocalReset, "request body: "+err.Error())

@@ -187,6 +187,7 @@ type Stream struct {
 	admitted    bool // counted in by rt
 	selfSuspend bool // the suspension ends by a timer or a body of ours: nobody else holds a Resume
 	reqEnd      bool // the request is complete
+	hasBody     bool // a part of the request's body has come, if an empty one
 	reqTrailers bool
 	keep        bool // body is kept for another try
 	bodyGone    bool // part of the body was passed on and not kept
@@ -254,6 +255,7 @@ func (w *Worker) recycle(s *Stream) {
 		s.body = nil
 	}
 	s.body, s.respHeld = s.body[:0], nil
+	s.hasBody = false
 	s.reqXform, s.respXform, s.cancelWant = nil, nil, nil
 	s.admitted, s.selfSuspend, s.reqEnd, s.reqTrailers, s.keep, s.bodyGone = false, false, false, false, false, false
 	s.upEnd, s.respTrail, s.headSent, s.pausedDown, s.pausedUp, s.idleTimer = false, false, false, false, false, false

@@ -119,6 +119,7 @@ func (s *Stream) proceed() {
 func (s *Stream) RequestData(b []byte, end bool) {
 	s.lastMove = s.w.Loop.Now()
 	s.BytesIn += int64(len(b))
+	s.hasBody = true
 	if end {
 		s.reqEnd = true
 	}
