@@ -29,6 +29,8 @@ const (
 	// applyRetry is the wait before a listener that could not be opened is tried again.
 	applyRetry   = time.Second
 	helloTimeout = 10 * time.Second
+	// consoleName is the console among the runner's sockets; no listener of a configuration has this name.
+	consoleName = "sidecar/console"
 )
 
 // sidecar is the whole process, wired.
@@ -38,6 +40,7 @@ type sidecar struct {
 	compiler *compile.Compiler
 	client   *xdsclient.Client
 	peer     *handoff.Peer // nil without a runner
+	web      *http.Server  // the console
 
 	mu       sync.Mutex
 	current  *snapshot.Snapshot
@@ -97,18 +100,18 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 		log.Warn("a part of the last good configuration was left out", "error", err)
 	}
 
-	l, err := consoleListener(f, boot)
+	l, err := consoleListener(ctx, socks, f, boot)
 	if err != nil {
 		return fmt.Errorf("open the console: %w", err)
 	}
-	web := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: console.New(console.Options{Ready: s.ready, Dump: s.compiler.Dump,
+	s.web = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: console.New(console.Options{Ready: s.ready, Dump: s.compiler.Dump,
 		Version: s.compiler.Version, XDS: s.client.Status, Clusters: s.path.Clusters, Stats: stats, Log: log})}
 	wg.Go(func() {
-		if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the console ends", "error", err)
 		}
 	})
-	defer func() { _ = web.Close() }()
+	defer func() { _ = s.web.Close() }()
 	wg.Go(func() { _ = s.client.Run(ctx) })
 	wg.Go(func() { s.applyAgain(ctx) })
 	if s.peer != nil {
@@ -125,14 +128,28 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	return nil
 }
 
-func consoleListener(f flags, boot *xdsclient.Bootstrap) (net.Listener, error) {
-	switch {
-	case f.console != "":
-		return unixsock.Listen(f.console)
-	case boot.AdminNetwork == "unix":
-		return unixsock.Listen(boot.AdminAddress)
+// consoleListener opens the console. With a runner it is the runner's socket too: a successor opens it while we serve.
+func consoleListener(ctx context.Context, socks sockets, f flags, boot *xdsclient.Bootstrap) (net.Listener, error) {
+	network, address := "tcp", boot.AdminAddress
+	if f.console != "" {
+		network, address = "unix", f.console
+	} else if boot.AdminNetwork == "unix" {
+		network = "unix"
 	}
-	return net.Listen("tcp", boot.AdminAddress)
+	if _, own := socks.(ownSockets); own {
+		if network == "unix" {
+			return unixsock.Listen(address) // which removes its path at the end
+		}
+		return net.Listen(network, address)
+	}
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	file, _, err := socks.Listen(ctx, consoleName, network, address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	return net.FileListener(file)
 }
 
 // greet meets the runner, if there is one, and takes over the sockets that it holds.
@@ -292,6 +309,9 @@ func (s *sidecar) obey(ctx context.Context) {
 			continue
 		}
 		s.client.Changed()
+		if d.Handover { // our successor answers there from now on
+			wg.Go(func() { _ = s.web.Shutdown(ctx) })
+		}
 		wg.Go(func() {
 			limit, cancel := context.WithTimeout(ctx, d.Propagation+d.Deadline)
 			defer cancel()

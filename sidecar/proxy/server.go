@@ -171,14 +171,21 @@ func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 	}
 	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: actual, file: f}
 	l.Config.Store(c)
-	fd := int(f.Fd())
 	for i := range s.loops { // all of them before the first accepts, which may hand a connection to any
 		l.acceptors = append(l.acceptors, &acceptor{srv: s, l: l, w: s.workers[i], conns: pipeline.ConnSet{}})
 	}
-	err = s.onLoops(func(i int) (err error) {
-		l.acceptors[i].ln, err = s.loops[i].Listen(fd, l.acceptors[i])
-		return err
-	})
+	// Not by Fd, which makes the socket blocking for everybody who holds it: a sidecar whose successor this is would then be
+	// stuck in accept.
+	raw, err := f.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) {
+			err = s.onLoops(func(i int) (err error) {
+				l.acceptors[i].ln, err = s.loops[i].Listen(int(fd), l.acceptors[i])
+				return err
+			})
+		})
+		err = errors.Join(err, cerr)
+	}
 	if err != nil {
 		s.closeListener(l, false)
 		return nil, err

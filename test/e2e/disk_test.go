@@ -47,7 +47,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	_, err := m.RunWith(big.String(), "apply", "-f", "-")
 	var ce *harness.CommandError
-	if !errors.As(err, &ce) || ce.Code != 1 || !strings.Contains(ce.Stderr, "space") {
+	if !errors.As(err, &ce) || ce.Code != 1 || !strings.Contains(ce.Stderr, "disk of the state directory is full") {
 		t.Errorf("apply on a full disk: %v, want exit 1 and why", err)
 	}
 	if after := m.Must("get", "-o", "json"); after != before {

@@ -68,8 +68,7 @@ func (m *Mesh) Start(more ...string) (string, error) {
 	m.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), upTime)
 	defer cancel()
-	args := append([]string{"up", "--detach", "--wait", upWait.String(), "--state", m.State, "--edge", m.Edge}, m.args...)
-	cmd := exec.CommandContext(ctx, m.Bin.Outrigger, append(args, more...)...)
+	cmd := exec.CommandContext(ctx, m.Bin.Outrigger, m.detachArgs(more)...)
 	cmd.Env = m.Env()
 	// What is detached may hold the descriptors open: files do not keep Run waiting, pipes would.
 	out, err := runToFile(m.T, cmd)
@@ -77,6 +76,18 @@ func (m *Mesh) Start(more ...string) (string, error) {
 		err = fmt.Errorf("not ready within %v: %w", upTime, err)
 	}
 	return out, err
+}
+
+// Detach is the command that Start runs, not started.
+func (m *Mesh) Detach(more ...string) *exec.Cmd {
+	cmd := exec.Command(m.Bin.Outrigger, m.detachArgs(more)...)
+	cmd.Env = m.Env()
+	return cmd
+}
+
+func (m *Mesh) detachArgs(more []string) []string {
+	args := append([]string{"up", "--detach", "--wait", upWait.String(), "--state", m.State, "--edge", m.Edge}, m.args...)
+	return append(args, more...)
 }
 
 // Foreground starts `outrigger up` without --detach, its output going to a file, and returns the command and a function that
