@@ -22,10 +22,11 @@ kind: Service
 metadata: {name: stubborn}
 spec:
   version: 1.0.0
+  ports: [{name: http, protocol: http}]
   run:
-    command: [%s, -c, "trap '' TERM; while :; do sleep 1; done"]
+    command: [%s, -c, %q]
     stop: {timeout: 10m}
-`, shell(t))
+`, shell(t), "trap '' TERM; "+filepath.Join(harness.Binaries(t).Shop, "orders")+" & while :; do sleep 1; done")
 }
 
 // TestStopIsHurried: a stop that takes its time is hurried by a second signal, and by `down --now`; a `down` beside it waits
