@@ -67,8 +67,13 @@ func (r *recorder) resolve(s *pipeline.Stream, k recordKey) *series {
 	if k.class > 0 {
 		class = string([]byte{'0' + k.class, 'x', 'x'})
 	}
-	labels := []stat.Label{{Name: "listener", Value: s.Listener().Config.Load().Name}, {Name: "service", Value: service},
-		{Name: "version", Value: version}, {Name: "route", Value: pattern}, {Name: "class", Value: class}}
+	labels := []stat.Label{
+		{Name: "listener", Value: s.Listener().Config.Load().Name},
+		{Name: "service", Value: service},
+		{Name: "version", Value: version},
+		{Name: "route", Value: pattern},
+		{Name: "class", Value: class},
+	}
 	e := &series{
 		requests: r.reg.Counter("outrigger_requests_total", "Exchanges, by how they ended.", append(labels[:len(labels):len(labels)], stat.Label{Name: "flag", Value: flag.String()})...),
 		duration: r.reg.Histogram("outrigger_request_duration_seconds", "From a request's head to the end of its response.", 1e-9, labels...),

@@ -68,11 +68,14 @@ func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, b
 	}
 	wc := []snapshot.WeightedCluster{{Ref: tb.Ref("c"), Weight: 1}}
 	m := &mesh{Server: srv}
-	m.fwd = &snapshot.Forward{Clusters: wc, TotalWeight: 1, Timeout: 5 * time.Second, HeadTimeout: true, UseGRPCTimeout: true,
-		Retry: &snapshot.Retry{On: snapshot.OnConnectFailure | snapshot.OnRefusedStream | snapshot.OnReset | snapshot.OnUnavailable, Attempts: 3}}
+	m.fwd = &snapshot.Forward{
+		Clusters: wc, TotalWeight: 1, Timeout: 5 * time.Second, HeadTimeout: true, UseGRPCTimeout: true,
+		Retry: &snapshot.Retry{On: snapshot.OnConnectFailure | snapshot.OnRefusedStream | snapshot.OnReset | snapshot.OnUnavailable, Attempts: 3},
+	}
 	routes := &snapshot.RoutesRef{}
 	routes.Store(snapshot.NewRouteTable("r", "1", true, []*snapshot.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []*snapshot.Route{
-		{Name: "all", Match: snapshot.Match{Kind: snapshot.PathAny}, Forward: m.fwd, Filters: filters}}}}))
+		{Name: "all", Match: snapshot.Match{Kind: snapshot.PathAny}, Forward: m.fwd, Filters: filters},
+	}}}))
 	m.http = &snapshot.HTTP{Routes: routes, GenerateRequestID: true, PreserveRequestID: true, NormalizePath: true, Upgrades: []string{"websocket"}, UseRemoteAddress: true}
 	m.snap = &snapshot.Snapshot{Listeners: map[string]*snapshot.Listener{
 		"http": {Name: "http", Network: "tcp", Address: "127.0.0.1:0", Direction: snapshot.Inbound, HTTP: m.http},

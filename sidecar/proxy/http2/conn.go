@@ -395,6 +395,7 @@ func (h *conn) settingsFrame(flags byte, id uint32, p []byte) bool {
 	if !h.calm() {
 		return false
 	}
+	wider := false
 	for ; len(p) > 0; p = p[6:] {
 		v := get32(p[2:])
 		switch uint16(p[0])<<8 | uint16(p[1]) {
@@ -417,11 +418,7 @@ func (h *conn) settingsFrame(flags byte, id uint32, p []byte) bool {
 					return h.fatal(ErrFlowControl, "INITIAL_WINDOW_SIZE")
 				}
 			}
-			if d > 0 {
-				for _, st := range h.streams {
-					st.pump()
-				}
-			}
+			wider = wider || d > 0
 		case settingMaxFrame:
 			if v < minMaxFrame || v > maxMaxFrame {
 				return h.fatal(ErrProtocol, "MAX_FRAME_SIZE")
@@ -429,7 +426,13 @@ func (h *conn) settingsFrame(flags byte, id uint32, p []byte) bool {
 			h.maxFrame = int(v)
 		}
 	}
+	// The acknowledgement goes before what it permits: the peer counts by the settings that it knows are in force.
 	h.c.SetOut(appendFrameHeader(h.c.Out(), 0, frameSettings, flagAck, 0))
+	if wider {
+		for _, st := range h.streams {
+			st.pump()
+		}
+	}
 	h.side.settings()
 	return !h.closed
 }
@@ -466,6 +469,9 @@ func (h *conn) windowUpdate(id uint32, p []byte) bool {
 	if st == nil {
 		if h.idle(id) {
 			return h.fatal(ErrProtocol, "WINDOW_UPDATE on an idle stream")
+		}
+		if n == 0 {
+			return h.streamError(id, ErrProtocol)
 		}
 		return h.calm()
 	}

@@ -126,10 +126,10 @@ func normalizePath(p string) (string, bool) {
 	b := make([]byte, 0, len(path))
 	for i := 0; i < len(path); i++ {
 		c := path[i]
-		switch {
-		case c == '\\':
+		switch c {
+		case '\\':
 			b = append(b, '/')
-		case c == '%':
+		case '%':
 			if i+2 >= len(path) {
 				return "", false
 			}

@@ -373,7 +373,7 @@ func percentEncode(s string) string {
 }
 
 func (s *Stream) redirect(r *snapshot.Redirect) {
-	scheme, host, path := "http", s.Req.Authority, s.Req.Path
+	scheme, host := "http", s.Req.Authority
 	if s.Secure || s.Req.Scheme == "https" {
 		scheme = "https"
 	}
@@ -390,6 +390,7 @@ func (s *Stream) redirect(r *snapshot.Redirect) {
 		host = snapshot.StripPort(host) + ":" + strconv.Itoa(r.Port)
 	}
 	q := s.Req.Query()
+	var path string
 	switch {
 	case r.Path != "":
 		path = r.Path

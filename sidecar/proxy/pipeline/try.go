@@ -323,7 +323,7 @@ func backoff(r *snapshot.Retry, n int, rnd uint64) time.Duration {
 	if limit <= 0 {
 		limit = 250 * time.Millisecond
 	}
-	step := base
+	var step time.Duration
 	switch r.Backoff {
 	case snapshot.Linear:
 		step = base * time.Duration(n)

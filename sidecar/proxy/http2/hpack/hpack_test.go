@@ -11,23 +11,6 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 )
 
-func decodeAll(t testing.TB, d *Decoder, block []byte) []string {
-	var x exchange.Exchange
-	var out []string
-	var f exchange.Field
-	d.Start(block)
-	for {
-		_, done, err := d.Next(&f, &x)
-		if done {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, f.Name+": "+f.Value)
-	}
-}
-
 func TestStaticTable(t *testing.T) {
 	for i := 1; i <= staticLen; i++ {
 		fs, err := xhpack.NewDecoder(4096, nil).DecodeFull([]byte{0x80 | byte(i)})
