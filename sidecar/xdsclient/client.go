@@ -46,7 +46,7 @@ type Options struct {
 	MissTTL     time.Duration // how long an unknown host is remembered; 5 s
 	HostIdle    time.Duration // after which an unused host is let go; 10 min
 	BackoffBase time.Duration // first wait before another connection; 100 ms
-	BackoffMax  time.Duration // longest wait; 5 s
+	BackoffMax  time.Duration // longest wait; 2 s: the server is on the same host
 	FlushDelay  time.Duration // how long changes gather before they are written; 500 ms
 }
 
@@ -103,7 +103,7 @@ func New(o Options) *Client {
 	set(&o.MissTTL, 5*time.Second)
 	set(&o.HostIdle, 10*time.Minute)
 	set(&o.BackoffBase, 100*time.Millisecond)
-	set(&o.BackoffMax, 5*time.Second)
+	set(&o.BackoffMax, 2*time.Second)
 	set(&o.FlushDelay, 500*time.Millisecond)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
