@@ -216,8 +216,10 @@ func commit(ctx context.Context, s store.Store, read func(context.Context) (*cat
 		case errors.Is(err, store.ErrConflict):
 			return nil, c.rev, admin.Conflict("others change resources all the time: nothing was changed, try again")
 		case errors.Is(err, store.ErrFull):
-			return nil, c.rev, &admin.Problem{Type: "full", Title: "disk full", Status: 507,
-				Detail: "the disk of the state directory is full: nothing was changed; make room and try again"}
+			return nil, c.rev, &admin.Problem{
+				Type: "full", Title: "disk full", Status: 507,
+				Detail: "the disk of the state directory is full: nothing was changed; make room and try again",
+			}
 		case errors.Is(err, store.ErrInDoubt):
 			return nil, c.rev, fmt.Errorf("write to the store: %w (see 'outrigger history')", err)
 		default:

@@ -82,7 +82,7 @@ func TestApply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rev, err = s.Commit(ctx, 3, store.Change{Put: map[store.Key]store.Item{
+	if _, err = s.Commit(ctx, 3, store.Change{Put: map[store.Key]store.Item{
 		store.Key(rs[0].Key().Path()): {Data: data}, "default/External/broken": {Data: []byte("{")},
 	}}); err != nil {
 		t.Fatal(err)

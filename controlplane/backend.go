@@ -73,8 +73,10 @@ func (p *Plane) Resources(_ context.Context, k admin.Key) ([]admin.Resource, err
 		if !json.Valid(manifest) {
 			manifest, _ = json.Marshal(map[string]string{"unreadable": string(x.data)})
 		}
-		out = append(out, admin.Resource{Tenant: x.key.Tenant, Kind: string(x.key.Kind), Name: x.key.Name, Version: x.key.Version,
-			Source: x.entry.Source, Origin: x.entry.Origin, Manifest: manifest, Status: statusOf(x, m, problems, nodes)})
+		out = append(out, admin.Resource{
+			Tenant: x.key.Tenant, Kind: string(x.key.Kind), Name: x.key.Name, Version: x.key.Version,
+			Source: x.entry.Source, Origin: x.entry.Origin, Manifest: manifest, Status: statusOf(x, m, problems, nodes),
+		})
 	}
 	if k.Name != "" && len(out) == 0 {
 		return nil, notFound(c, kind, k)

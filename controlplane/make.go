@@ -164,8 +164,10 @@ func checkRender(in resolve.Input) resource.Violations {
 // trial is an instance as it might be, to see whether its sidecar could be told.
 func trial(k model.ServiceKey, v *model.Version, m *model.Model) *model.Local {
 	const addr = "127.0.0.1:1"
-	l := &model.Local{ID: "trial", Service: k, Version: v.Version, Inbound: map[string]string{}, Process: map[string]string{},
-		Outbound: addr, Uses: map[model.PortKey]string{}}
+	l := &model.Local{
+		ID: "trial", Service: k, Version: v.Version, Inbound: map[string]string{}, Process: map[string]string{},
+		Outbound: addr, Uses: map[model.PortKey]string{},
+	}
 	for _, port := range v.Ports {
 		l.Inbound[port.Name], l.Process[port.Name] = addr, addr
 	}

@@ -25,9 +25,11 @@ func (p *Plane) Processes(context.Context) ([]admin.Process, error) {
 	ps := p.host.Processes()
 	out := make([]admin.Process, 0, len(ps))
 	for _, x := range ps {
-		a := admin.Process{Service: x.Service, Version: x.Version, Tenant: x.Tenant, Instance: x.Instance, PID: x.PID, State: x.State,
+		a := admin.Process{
+			Service: x.Service, Version: x.Version, Tenant: x.Tenant, Instance: x.Instance, PID: x.PID, State: x.State,
 			Restarts: x.Restarts, Ready: x.Ready, Sidecar: admin.PID(x.Sidecar), Runner: admin.PID(x.Runner), Address: x.Address,
-			Reason: x.Reason, LastOutput: x.LastOutput, Since: x.Since}
+			Reason: x.Reason, LastOutput: x.LastOutput, Since: x.Since,
+		}
 		if isGateway(x.Instance) {
 			a.Service = "" // its name would pass for a service's
 		}
@@ -83,9 +85,11 @@ func (p *Plane) Status(ctx context.Context) (admin.Status, error) {
 	p.mu.Lock()
 	c, problems, stale := p.catalog, p.problems, p.discovered
 	p.mu.Unlock()
-	s := admin.Status{Ready: ready.Ready, Reasons: ready.Reasons, Fatal: ready.Fatal, Epoch: p.journal.epoch, LastEvent: last,
+	s := admin.Status{
+		Ready: ready.Ready, Reasons: ready.Reasons, Fatal: ready.Fatal, Epoch: p.journal.epoch, LastEvent: last,
 		Host: p.o.Host, PID: os.Getpid(), Version: p.o.Version, Revision: c.rev.Number, Store: p.storeName, Edge: p.o.Edge,
-		API: filepath.Join(p.o.State.Dir, admin.Socket), Started: p.started.UTC(), Processes: ps}
+		API: filepath.Join(p.o.State.Dir, admin.Socket), Started: p.started.UTC(), Processes: ps,
+	}
 	for _, x := range ps {
 		if x.Instance == xdsname.Edge && x.Address != "" {
 			s.Edge = x.Address
@@ -185,8 +189,10 @@ func (p *Plane) copyEvents(ctx context.Context) error {
 		for _, e := range entries {
 			since = e.Seq
 			x := e.Event
-			p.journal.add(admin.Event{Time: x.Time, Kind: x.Kind, Tenant: x.Tenant, Service: x.Service, Version: x.Version,
-				Instance: x.Instance, State: x.State, PID: x.PID, Text: x.Text})
+			p.journal.add(admin.Event{
+				Time: x.Time, Kind: x.Kind, Tenant: x.Tenant, Service: x.Service, Version: x.Version,
+				Instance: x.Instance, State: x.State, PID: x.PID, Text: x.Text,
+			})
 		}
 		p.bump()
 	}

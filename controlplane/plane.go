@@ -109,13 +109,17 @@ func New(o Options) (*Plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{o: o, log: o.Log, secret: secret, journal: newJournal(), started: time.Now(), changed: make(chan struct{}),
-		downDone: make(chan struct{}), registered: map[string]bool{}, bad: map[store.Key]bool{}}
+	p := &Plane{
+		o: o, log: o.Log, secret: secret, journal: newJournal(), started: time.Now(), changed: make(chan struct{}),
+		downDone: make(chan struct{}), registered: map[string]bool{}, bad: map[store.Key]bool{},
+	}
 	if err := p.open(); err != nil {
 		return nil, err
 	}
-	p.host, err = host.New(host.Config{StateDir: o.State.Dir, Launcher: host.NewLauncher(o.RunnerProgram), Sidecar: o.SidecarProgram,
-		Sink: p.here, Log: o.Log.With("part", "host")})
+	p.host, err = host.New(host.Config{
+		StateDir: o.State.Dir, Launcher: host.NewLauncher(o.RunnerProgram), Sidecar: o.SidecarProgram,
+		Sink: p.here, Log: o.Log.With("part", "host"),
+	})
 	if err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
@@ -369,8 +373,10 @@ func (p *Plane) CheckEdge() error {
 		return nil
 	}
 	if err := listenable(p.o.Edge); err != nil {
-		return &admin.Problem{Type: "edge", Title: "edge", Status: 409,
-			Detail: fmt.Sprintf("the edge's address %s cannot be listened on: %v: end what listens there, or choose another with --edge", p.o.Edge, err)}
+		return &admin.Problem{
+			Type: "edge", Title: "edge", Status: 409,
+			Detail: fmt.Sprintf("the edge's address %s cannot be listened on: %v: end what listens there, or choose another with --edge", p.o.Edge, err),
+		}
 	}
 	return nil
 }

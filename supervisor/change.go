@@ -196,16 +196,20 @@ func (s *Supervisor) change(ctx context.Context, what string, f func(run context
 // Inspect returns the tree under the supervisor as it is now.
 func (s *Supervisor) Inspect() Node {
 	s.mu.Lock()
-	n := Node{Name: s.cfg.Name, State: s.state, Since: s.since, LastError: s.lastErr,
-		Supervisor: &SupervisorNode{Strategy: s.cfg.Strategy, Intensity: s.cfg.Intensity, Recent: len(s.recent)}}
+	n := Node{
+		Name: s.cfg.Name, State: s.state, Since: s.since, LastError: s.lastErr,
+		Supervisor: &SupervisorNode{Strategy: s.cfg.Strategy, Intensity: s.cfg.Intensity, Recent: len(s.recent)},
+	}
 	impls := make([]Child, len(s.children))
 	for i, c := range s.children {
 		impls[i] = c.child
 		if impls[i] == nil {
 			impls[i] = c.spec.Child
 		}
-		n.Children = append(n.Children, Node{Name: c.spec.Name, State: c.state, Kind: c.spec.Kind, Critical: c.spec.Critical,
-			Since: c.since, Restarts: c.restarts, LastError: c.lastErr})
+		n.Children = append(n.Children, Node{
+			Name: c.spec.Name, State: c.state, Kind: c.spec.Kind, Critical: c.spec.Critical,
+			Since: c.since, Restarts: c.restarts, LastError: c.lastErr,
+		})
 	}
 	s.mu.Unlock()
 	// The children tell their own part with no lock held.

@@ -88,8 +88,10 @@ func (m *otp) take() string {
 // Whatever ends whenever, the supervisor starts and stops the same children in the same order as OTP's.
 func TestAgainstOTP(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &otp{strategy: Strategy(rapid.IntRange(0, 2).Draw(rt, "strategy")), kinds: map[string]Kind{}, live: map[string]bool{},
-			in: Intensity{Restarts: rapid.IntRange(0, 4).Draw(rt, "restarts"), Within: time.Duration(rapid.IntRange(1, 20).Draw(rt, "within")) * time.Second}}
+		m := &otp{
+			strategy: Strategy(rapid.IntRange(0, 2).Draw(rt, "strategy")), kinds: map[string]Kind{}, live: map[string]bool{},
+			in: Intensity{Restarts: rapid.IntRange(0, 4).Draw(rt, "restarts"), Within: time.Duration(rapid.IntRange(1, 20).Draw(rt, "within")) * time.Second},
+		}
 		n := rapid.IntRange(1, 5).Draw(rt, "children")
 		type step struct {
 			pick    int

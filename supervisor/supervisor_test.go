@@ -145,8 +145,10 @@ func TestStrategies(t *testing.T) {
 		t.Run(tc.strategy.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				st := newStage()
-				sup := must(t, Config{Name: "s", Strategy: tc.strategy, Intensity: DefaultIntensity,
-					Children: []Spec{st.spec("a"), st.spec("b"), st.spec("c", kind(Transient)), st.spec("d", kind(Temporary))}})
+				sup := must(t, Config{
+					Name: "s", Strategy: tc.strategy, Intensity: DefaultIntensity,
+					Children: []Spec{st.spec("a"), st.spec("b"), st.spec("c", kind(Transient)), st.spec("d", kind(Temporary))},
+				})
 				stop, _ := served(t, sup)
 				expect(t, st.take(), "+a +b +c +d")
 				st.end("b", errBoom)
@@ -220,10 +222,14 @@ func TestNestedExhaustion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newStage()
 		events := eventlog.New[Event](0)
-		inner := must(t, Config{Name: "inner", Intensity: Intensity{Restarts: 1, Within: time.Minute}, Events: events,
-			Children: []Spec{st.spec("x"), st.spec("y")}})
-		outer := must(t, Config{Name: "outer", Strategy: RestForOne, Intensity: Intensity{Restarts: 1, Within: time.Minute}, Events: events,
-			Children: []Spec{st.spec("a"), {Name: "inner", Child: inner}, st.spec("z")}})
+		inner := must(t, Config{
+			Name: "inner", Intensity: Intensity{Restarts: 1, Within: time.Minute}, Events: events,
+			Children: []Spec{st.spec("x"), st.spec("y")},
+		})
+		outer := must(t, Config{
+			Name: "outer", Strategy: RestForOne, Intensity: Intensity{Restarts: 1, Within: time.Minute}, Events: events,
+			Children: []Spec{st.spec("a"), {Name: "inner", Child: inner}, st.spec("z")},
+		})
 		_, result := served(t, outer)
 		expect(t, st.take(), "+a +x +y +z")
 		st.end("x", errBoom)
@@ -328,8 +334,10 @@ func (d deaf) Serve(ctx context.Context) error {
 func TestStartTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newStage()
-		sup := must(t, Config{Intensity: Intensity{Restarts: 1, Within: time.Minute}, Children: []Spec{st.spec("a"),
-			{Name: "deaf", StartTimeout: 5 * time.Second, New: func() Child { return deaf{make(chan struct{})} }}}})
+		sup := must(t, Config{Intensity: Intensity{Restarts: 1, Within: time.Minute}, Children: []Spec{
+			st.spec("a"),
+			{Name: "deaf", StartTimeout: 5 * time.Second, New: func() Child { return deaf{make(chan struct{})} }},
+		}})
 		began := time.Now()
 		_, result := served(t, sup)
 		if err := <-result; !errors.Is(err, ErrStartTimeout) {
@@ -348,8 +356,10 @@ func TestShutdown(t *testing.T) {
 		slow := func(sh Shutdown) func(*Spec, *actor) {
 			return func(s *Spec, a *actor) { s.Shutdown = sh; a.slow = 10 * time.Second }
 		}
-		sup := must(t, Config{Children: []Spec{st.spec("brutal", slow(BrutalKill)), st.spec("late", slow(Shutdown(3*time.Second))),
-			st.spec("patient", slow(Infinity)), st.spec("intime", slow(Shutdown(11*time.Second)))}})
+		sup := must(t, Config{Children: []Spec{
+			st.spec("brutal", slow(BrutalKill)), st.spec("late", slow(Shutdown(3*time.Second))),
+			st.spec("patient", slow(Infinity)), st.spec("intime", slow(Shutdown(11*time.Second))),
+		}})
 		stop, _ := served(t, sup)
 		st.take()
 		began := time.Now()
@@ -446,10 +456,12 @@ func TestChanges(t *testing.T) {
 func TestSimpleOneForOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newStage()
-		sup := must(t, Config{Strategy: SimpleOneForOne, Intensity: DefaultIntensity, Template: Spec{Kind: Transient},
+		sup := must(t, Config{
+			Strategy: SimpleOneForOne, Intensity: DefaultIntensity, Template: Spec{Kind: Transient},
 			Spawn: func(name string, arg any) (Child, error) {
 				return &actor{stage: st, name: name + arg.(string), end: make(chan error), ready: make(chan struct{}), slow: time.Second}, nil
-			}})
+			},
+		})
 		stop, _ := served(t, sup)
 		for _, n := range []string{"a", "b", "c"} {
 			if err := sup.Spawn(t.Context(), n, "1"); err != nil {

@@ -101,7 +101,8 @@ func (p *dataPath) Clusters() []console.Cluster {
 	for _, c := range p.Table().Clusters() {
 		k := console.Cluster{Name: c.ClusterName(), Strategy: c.Config().Strategy.Name(), Counters: map[string]uint64{
 			"tries": c.Total.Load(), "failed": c.Failed.Load(), "overflow": c.Overflow.Load(), "retries": c.Retries.Load(),
-			"active": uint64(max(c.Active(), 0)), "pending": uint64(max(c.Pending(), 0)), "connections": uint64(max(c.Connections(), 0))}}
+			"active": uint64(max(c.Active(), 0)), "pending": uint64(max(c.Pending(), 0)), "connections": uint64(max(c.Connections(), 0)),
+		}}
 		for _, h := range c.Hosts() {
 			k.Endpoints = append(k.Endpoints, endpoint(h))
 		}
@@ -111,8 +112,10 @@ func (p *dataPath) Clusters() []console.Cluster {
 }
 
 func endpoint(h *upstream.Host) console.Endpoint {
-	return console.Endpoint{ID: h.ID, Address: h.Address, Version: h.Version, Zone: h.Zone, Weight: h.Weight(), Priority: h.Priority(),
-		Health: health(h.State()), Inflight: h.Inflight(), Counters: map[string]uint64{"tries": h.Total.Load(), "failed": h.Failed.Load()}}
+	return console.Endpoint{
+		ID: h.ID, Address: h.Address, Version: h.Version, Zone: h.Zone, Weight: h.Weight(), Priority: h.Priority(),
+		Health: health(h.State()), Inflight: h.Inflight(), Counters: map[string]uint64{"tries": h.Total.Load(), "failed": h.Failed.Load()},
+	}
 }
 
 // health names the reasons for which an endpoint is not chosen.
@@ -121,8 +124,13 @@ func health(state uint32) string {
 	for _, r := range []struct {
 		bit  uint32
 		name string
-	}{{balancer.Unhealthy, "unhealthy"}, {balancer.Failing, "failing its health check"}, {balancer.Ejected, "ejected"},
-		{balancer.Draining, "draining"}, {balancer.Full, "full"}} {
+	}{
+		{balancer.Unhealthy, "unhealthy"},
+		{balancer.Failing, "failing its health check"},
+		{balancer.Ejected, "ejected"},
+		{balancer.Draining, "draining"},
+		{balancer.Full, "full"},
+	} {
 		if state&r.bit != 0 {
 			why = append(why, r.name)
 		}

@@ -74,8 +74,10 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	}
 	defer s.path.Close()
 
-	s.compiler = compile.New(compile.Options{Sink: s.path.Sink(), Strategies: builtin.All(), Stats: stats,
-		OnDemand: func(rc string) snapshot.OnDemand { return s.client.OnDemand(rc) }})
+	s.compiler = compile.New(compile.Options{
+		Sink: s.path.Sink(), Strategies: builtin.All(), Stats: stats,
+		OnDemand: func(rc string) snapshot.OnDemand { return s.client.OnDemand(rc) },
+	})
 	opts := xdsclient.Options{Node: boot.Node, Compiler: s.compiler, Apply: s.apply, Dir: f.state, Log: log, Report: s.report}
 	if boot.ADS != "" {
 		conn, err := xdsclient.Dial(boot.ADS)
@@ -104,8 +106,10 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	if err != nil {
 		return fmt.Errorf("open the console: %w", err)
 	}
-	s.web = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: console.New(console.Options{Ready: s.ready, Dump: s.compiler.Dump,
-		Version: s.compiler.Version, XDS: s.client.Status, Clusters: s.path.Clusters, Stats: stats, Log: log})}
+	s.web = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: console.New(console.Options{
+		Ready: s.ready, Dump: s.compiler.Dump,
+		Version: s.compiler.Version, XDS: s.client.Status, Clusters: s.path.Clusters, Stats: stats, Log: log,
+	})}
 	wg.Go(func() {
 		if err := s.web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the console ends", "error", err)
@@ -329,6 +333,8 @@ func (s *sidecar) report() *outriggerv1.ReportRequest {
 	s.mu.Lock()
 	draining := s.draining
 	s.mu.Unlock()
-	return &outriggerv1.ReportRequest{Ready: ready, Health: s.path.Health(), Rejected: xdsclient.WireErrors(s.compiler.Rejected()),
-		SnapshotVersion: s.compiler.Version(), Draining: draining, Pid: int64(os.Getpid())}
+	return &outriggerv1.ReportRequest{
+		Ready: ready, Health: s.path.Health(), Rejected: xdsclient.WireErrors(s.compiler.Rejected()),
+		SnapshotVersion: s.compiler.Version(), Draining: draining, Pid: int64(os.Getpid()),
+	}
 }

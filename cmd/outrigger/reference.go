@@ -11,11 +11,13 @@ import (
 
 // referenceCommand prints docs/reference/cli.md, which is generated from the commands themselves.
 func (a *app) referenceCommand() *cobra.Command {
-	return &cobra.Command{Use: "reference", Short: "Print the reference of all commands in Markdown", Hidden: true, Args: cobra.NoArgs,
+	return &cobra.Command{
+		Use: "reference", Short: "Print the reference of all commands in Markdown", Hidden: true, Args: cobra.NoArgs,
 		RunE: does(func(cmd *cobra.Command, _ []string) error {
 			writeReference(a.out, cmd.Root())
 			return nil
-		})}
+		}),
+	}
 }
 
 func writeReference(w io.Writer, root *cobra.Command) {

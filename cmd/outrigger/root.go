@@ -86,9 +86,11 @@ func (a *app) tenantFlag(c *cobra.Command) {
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: does(func(*cobra.Command, []string) error {
 			fmt.Fprintf(a.out, "outrigger %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
-		})}
+		}),
+	}
 }

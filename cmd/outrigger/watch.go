@@ -170,9 +170,9 @@ func exampleService(s admin.Status) string {
 // follow prints changes of processes, and what clients reject.
 func (w *watcher) follow(ctx context.Context, s admin.Status) {
 	_ = w.p.Events(ctx, s.Epoch, s.LastEvent, true, func(e admin.Event) bool {
-		switch {
-		case e.Kind == "process.running", e.Kind == "process.stopped", e.Kind == "process.failed", e.Kind == "process.restarting",
-			e.Kind == "sidecar.exit", e.Kind == "client.rejected", e.Kind == "revision.applied", e.Kind == "resource.invalid":
+		switch e.Kind {
+		case "process.running", "process.stopped", "process.failed", "process.restarting",
+			"sidecar.exit", "client.rejected", "revision.applied", "resource.invalid":
 			who := e.Instance
 			if who != "" && !strings.Contains(e.Text, who) {
 				who += ": "

@@ -131,6 +131,7 @@ func (c *Client) Events(ctx context.Context, epoch string, since uint64, follow 
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close()
 	return lines(ctx, resp.Body, yield)
 }
 
@@ -171,6 +172,7 @@ func (c *Client) Down(ctx context.Context, hurry bool, tell func(string)) error 
 	if err != nil {
 		return err
 	}
+	defer resp.Body.Close()
 	var last DownLine
 	err = lines(ctx, resp.Body, func(l DownLine) bool {
 		if last = l; !l.Done {
@@ -189,8 +191,7 @@ func (c *Client) Down(ctx context.Context, hurry bool, tell func(string)) error 
 	return nil
 }
 
-func lines[T any](ctx context.Context, body io.ReadCloser, yield func(T) bool) error {
-	defer body.Close()
+func lines[T any](ctx context.Context, body io.Reader, yield func(T) bool) error {
 	d := json.NewDecoder(bufio.NewReader(body))
 	for {
 		var v T

@@ -41,8 +41,10 @@ func Invalid(v []Violation) *Problem {
 	if len(v) != 1 {
 		n = fmt.Sprintf("%d problems", len(v))
 	}
-	return &Problem{Type: "invalid", Title: "invalid input", Status: http.StatusUnprocessableEntity,
-		Detail: n + ", nothing was changed:", Violations: v}
+	return &Problem{
+		Type: "invalid", Title: "invalid input", Status: http.StatusUnprocessableEntity,
+		Detail: n + ", nothing was changed:", Violations: v,
+	}
 }
 
 // NotFound says that what was named does not exist. hint may be "".
@@ -72,8 +74,10 @@ func problemOf(err error) *Problem {
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &Problem{Type: "too-large", Title: "body too large", Status: http.StatusRequestEntityTooLarge,
-			Detail: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
+		return &Problem{
+			Type: "too-large", Title: "body too large", Status: http.StatusRequestEntityTooLarge,
+			Detail: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit),
+		}
 	}
 	return &Problem{Type: "failed", Title: "failed", Status: http.StatusInternalServerError, Detail: err.Error()}
 }

@@ -435,8 +435,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	if t := r.Header.Get("Content-Type"); t != "" {
 		if mt, _, err := mime.ParseMediaType(t); err != nil || mt != "application/json" {
-			return &Problem{Type: "unsupported", Title: "unsupported media type", Status: http.StatusUnsupportedMediaType,
-				Detail: "the body is " + t + ", not application/json"}
+			return &Problem{
+				Type: "unsupported", Title: "unsupported media type", Status: http.StatusUnsupportedMediaType,
+				Detail: "the body is " + t + ", not application/json",
+			}
 		}
 	}
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes))

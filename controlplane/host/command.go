@@ -64,10 +64,12 @@ func (h *Host) Processes() []Process {
 }
 
 func (h *Host) processOf(u *unit, st pool.Status) Process {
-	p := Process{Service: u.service.Name, Version: u.version, Tenant: u.service.Tenant, Instance: st.ID, PID: st.Runner.PID,
+	p := Process{
+		Service: u.service.Name, Version: u.version, Tenant: u.service.Tenant, Instance: st.ID, PID: st.Runner.PID,
 		State: string(st.State), Restarts: st.Runner.Restarts, Sidecar: PID{st.Runner.Sidecar.PID}, Runner: PID{st.Runner.RunnerPID},
 		Reason: st.Reason, LastOutput: st.LastOutput, Since: st.Runner.StateAt, Adopted: st.Adopted, Stopped: st.Stopped,
-		Cause: st.Cause, GivenUp: st.GivenUp && h.givenUp(u, st.ID)}
+		Cause: st.Cause, GivenUp: st.GivenUp && h.givenUp(u, st.ID),
+	}
 	if u.gateway != nil {
 		p.Address, p.Ready = u.gateway.Listen, st.Runner.Ready && st.State == process.Running
 		for _, s := range st.Runner.Sockets {

@@ -34,8 +34,10 @@ func newAllotter(db *database, first, last int, seed string) (*allotter, error) 
 	}
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(seed))
-	a := &allotter{db: db, first: first, last: last, next: first + int(hash.Sum32()%uint32(last-first+1)),
-		byKey: known, byPort: map[int]string{}, pending: map[string][]byte{}}
+	a := &allotter{
+		db: db, first: first, last: last, next: first + int(hash.Sum32()%uint32(last-first+1)),
+		byKey: known, byPort: map[int]string{}, pending: map[string][]byte{},
+	}
 	for k, n := range known {
 		a.byPort[n] = k
 	}

@@ -47,8 +47,10 @@ func (h *Host) build(u *unit, id string, services map[model.ServiceKey]*model.Se
 		return spec, nil, nil
 	}
 
-	local := &model.Local{ID: id, Service: u.service, Version: u.version,
-		Inbound: map[string]string{}, Process: map[string]string{}, Uses: map[model.PortKey]string{}}
+	local := &model.Local{
+		ID: id, Service: u.service, Version: u.version,
+		Inbound: map[string]string{}, Process: map[string]string{}, Uses: map[model.PortKey]string{},
+	}
 	get := func(key string, explicit int) (int, error) {
 		n, err := h.ports.get(id+"/"+key, explicit, recheck)
 		if err != nil {
@@ -197,8 +199,10 @@ func scheme(p resource.Protocol) string {
 
 // restart translates the restart policy, with its defaults.
 func restart(r *resource.Restart) runner.Restart {
-	out := runner.Restart{When: runner.Permanent, Max: resource.DefaultRestartMax, Within: resource.DefaultRestartWithin,
-		Backoff: backoff.Policy{Kind: resource.DefaultRestartBackoff, Base: resource.DefaultRestartBase, Max: resource.DefaultRestartLongest}}
+	out := runner.Restart{
+		When: runner.Permanent, Max: resource.DefaultRestartMax, Within: resource.DefaultRestartWithin,
+		Backoff: backoff.Policy{Kind: resource.DefaultRestartBackoff, Base: resource.DefaultRestartBase, Max: resource.DefaultRestartLongest},
+	}
 	if r == nil {
 		return out
 	}

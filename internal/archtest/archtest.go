@@ -146,16 +146,20 @@ func (r Rules) checkFile(f File) []Violation {
 	name := strings.TrimSuffix(f.AST.Name.Name, "_test")
 	for _, n := range []string{name, path.Base(pkg)} {
 		if slices.Contains(r.Names, n) {
-			out = append(out, Violation{at(f.AST.Name.Pos()), "package named " + n,
-				"a package is named for what it holds; such a name takes everything and says nothing"})
+			out = append(out, Violation{
+				at(f.AST.Name.Pos()), "package named " + n,
+				"a package is named for what it holds; such a name takes everything and says nothing",
+			})
 			break
 		}
 	}
 	if !matchAny(r.Generated, pkg) {
 		for _, d := range f.AST.Decls {
 			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
-				out = append(out, Violation{at(fn.Pos()), "func init",
-					"registries are values, built in cmd/: importing a package must do nothing"})
+				out = append(out, Violation{
+					at(fn.Pos()), "func init",
+					"registries are values, built in cmd/: importing a package must do nothing",
+				})
 			}
 		}
 	}

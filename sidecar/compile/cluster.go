@@ -250,9 +250,11 @@ func outlier(r *report, o *clusterv3.OutlierDetection) *snapshot.Outlier {
 	if o.GetAlwaysEjectOneHost() != nil && !o.GetAlwaysEjectOneHost().GetValue() {
 		r.add("outlier_detection.always_eject_one_host", "one of two or more may always be ejected")
 	}
-	out := &snapshot.Outlier{Consecutive5xx: 5, MaxEjectionPercent: 10,
+	out := &snapshot.Outlier{
+		Consecutive5xx: 5, MaxEjectionPercent: 10,
 		BaseEjection: duration(r, "outlier_detection.base_ejection_time", o.GetBaseEjectionTime(), 30*time.Second),
-		MaxEjection:  duration(r, "outlier_detection.max_ejection_time", o.GetMaxEjectionTime(), 300*time.Second)}
+		MaxEjection:  duration(r, "outlier_detection.max_ejection_time", o.GetMaxEjectionTime(), 300*time.Second),
+	}
 	if v := o.GetConsecutive_5Xx(); v != nil {
 		out.Consecutive5xx = v.GetValue()
 	}
@@ -331,9 +333,11 @@ func endpoints(r *report, path string, m *endpointv3.ClusterLoadAssignment) []sn
 			seen[addr] = ep
 			md := &outriggerv1.EndpointMetadata{}
 			ourMetadataAt(r, join(ep, "metadata"), e.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
-			s := snapshot.EndpointSpec{ID: md.GetInstance(), Network: network, Address: addr, Version: md.GetVersion(),
+			s := snapshot.EndpointSpec{
+				ID: md.GetInstance(), Network: network, Address: addr, Version: md.GetVersion(),
 				Hostname: e.GetEndpoint().GetHostname(), Weight: 1, Priority: l.GetPriority(),
-				Region: l.GetLocality().GetRegion(), Zone: l.GetLocality().GetZone(), SubZone: l.GetLocality().GetSubZone()}
+				Region: l.GetLocality().GetRegion(), Zone: l.GetLocality().GetZone(), SubZone: l.GetLocality().GetSubZone(),
+			}
 			if s.ID == "" {
 				s.ID = addr
 			}

@@ -144,8 +144,10 @@ func New(o Options) *Compiler {
 	if o.InitTimeout == 0 {
 		o.InitTimeout = 5 * time.Second
 	}
-	c := &Compiler{opts: o, strategies: map[string]balancer.Strategy{}, readers: readers(), entries: map[string]map[string]*entry{},
-		units: map[string]*unit{}, clusters: map[string]*clusterState{}, endpoints: map[string][]snapshot.EndpointSpec{}, byName: map[string]bool{}}
+	c := &Compiler{
+		opts: o, strategies: map[string]balancer.Strategy{}, readers: readers(), entries: map[string]map[string]*entry{},
+		units: map[string]*unit{}, clusters: map[string]*clusterState{}, endpoints: map[string][]snapshot.EndpointSpec{}, byName: map[string]bool{},
+	}
 	for _, t := range Types() {
 		c.entries[t] = map[string]*entry{}
 	}

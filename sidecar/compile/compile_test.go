@@ -38,15 +38,18 @@ func (t *table) Ref(name string) *snapshot.ClusterRef {
 	}
 	return t.refs[name]
 }
+
 func (t *table) SetCluster(c *snapshot.Cluster) error {
 	t.clusters[c.Name] = c
 	t.Ref(c.Name).Store(c)
 	return nil
 }
+
 func (t *table) SetEndpoints(name string, eps []snapshot.EndpointSpec) error {
 	t.eps[name] = eps
 	return nil
 }
+
 func (t *table) Remove(name string) {
 	delete(t.clusters, name)
 	delete(t.eps, name)

@@ -31,8 +31,10 @@ func (c *Compiler) Dump() []Status {
 	var out []Status
 	for typ, es := range c.entries {
 		for name, e := range es {
-			s := Status{TypeURL: typ, Name: name, Version: e.version, Rejected: e.rejected, Errors: e.errors, Static: e.static,
-				Updated: e.updated, Body: e.body}
+			s := Status{
+				TypeURL: typ, Name: name, Version: e.version, Rejected: e.rejected, Errors: e.errors, Static: e.static,
+				Updated: e.updated, Body: e.body,
+			}
 			switch typ {
 			case ListenerType:
 				s.Warming = c.units[name] != nil && c.units[name].pending != nil

@@ -180,10 +180,12 @@ func readRateLimit(c *Compiler, r *report, path string, any *anypb.Any) builder 
 	if !unpack(r, path, any, m) {
 		return nil
 	}
-	cfg := ratelimit.Config{Name: token(m.GetStatPrefix()), Status: int(m.GetStatus().GetCode()), Rand: c.opts.Rand,
+	cfg := ratelimit.Config{
+		Name: token(m.GetStatPrefix()), Status: int(m.GetStatus().GetCode()), Rand: c.opts.Rand,
 		Enabled:  runtimeShare(r, join(path, "filter_enabled"), m.GetFilterEnabled(), 0),
 		Enforced: runtimeShare(r, join(path, "filter_enforced"), m.GetFilterEnforced(), 0),
-		Announce: m.GetEnableXRatelimitHeaders() != 0}
+		Announce: m.GetEnableXRatelimitHeaders() != 0,
+	}
 	if cfg.Status != 0 && (cfg.Status < 400 || cfg.Status > 599) {
 		r.add(join(path, "status.code"), "must be from 400 to 599")
 	}

@@ -121,8 +121,10 @@ func stringMatch(r *report, path string, m *matcherv3.StringMatcher) snapshot.Ma
 
 func headerMatch(r *report, path string, h *routev3.HeaderMatcher) snapshot.HeaderMatch {
 	name := strings.ToLower(h.GetName())
-	m := snapshot.HeaderMatch{Name: name, Known: exchange.Lookup(name), Invert: h.GetInvertMatch(),
-		MissingAsEmpty: h.GetTreatMissingHeaderAsEmpty()}
+	m := snapshot.HeaderMatch{
+		Name: name, Known: exchange.Lookup(name), Invert: h.GetInvertMatch(),
+		MissingAsEmpty: h.GetTreatMissingHeaderAsEmpty(),
+	}
 	if name == "" {
 		r.add(join(path, "name"), "is missing")
 	}
@@ -130,15 +132,15 @@ func headerMatch(r *report, path string, h *routev3.HeaderMatcher) snapshot.Head
 	case *routev3.HeaderMatcher_StringMatch:
 		m.Matcher = stringMatch(r, join(path, "string_match"), s.StringMatch)
 	case *routev3.HeaderMatcher_ExactMatch:
-		m.Matcher = str(exact, s.ExactMatch, false)
+		m.Matcher = str(exact, s.ExactMatch, false) //nolint:staticcheck // deprecated, and still what many servers emit
 	case *routev3.HeaderMatcher_PrefixMatch:
-		m.Matcher = str(prefix, s.PrefixMatch, false)
+		m.Matcher = str(prefix, s.PrefixMatch, false) //nolint:staticcheck // deprecated, and still what many servers emit
 	case *routev3.HeaderMatcher_SuffixMatch:
-		m.Matcher = str(suffix, s.SuffixMatch, false)
+		m.Matcher = str(suffix, s.SuffixMatch, false) //nolint:staticcheck // deprecated, and still what many servers emit
 	case *routev3.HeaderMatcher_ContainsMatch:
-		m.Matcher = str(contains, s.ContainsMatch, false)
+		m.Matcher = str(contains, s.ContainsMatch, false) //nolint:staticcheck // deprecated, and still what many servers emit
 	case *routev3.HeaderMatcher_SafeRegexMatch:
-		m.Matcher = regex(r, join(path, "safe_regex_match"), s.SafeRegexMatch)
+		m.Matcher = regex(r, join(path, "safe_regex_match"), s.SafeRegexMatch) //nolint:staticcheck // deprecated, and still what many servers emit
 	case *routev3.HeaderMatcher_RangeMatch:
 		m.Matcher = rangeMatcher{s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()}
 	case *routev3.HeaderMatcher_PresentMatch:

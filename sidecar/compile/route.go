@@ -359,11 +359,13 @@ func retryOf(r *report, path string, m *routev3.Route, a *routev3.RouteAction, h
 }
 
 func ourRetry(r *report, path string, p *outriggerv1.RetryPolicy) *snapshot.Retry {
-	out := &snapshot.Retry{Attempts: int(min(p.GetAttempts(), maxAttempts)), AnyMethod: p.GetAnyMethod(),
+	out := &snapshot.Retry{
+		Attempts: int(min(p.GetAttempts(), maxAttempts)), AnyMethod: p.GetAnyMethod(),
 		PerTry:  duration(r, join(path, "per_try"), p.GetPerTry(), 0),
 		Base:    duration(r, join(path, "base"), p.GetBase(), defaultBase),
 		Max:     duration(r, join(path, "max"), p.GetMax(), defaultMax),
-		MaxBody: int(min(p.GetMaxBodyBytes(), largestMaxBody))}
+		MaxBody: int(min(p.GetMaxBodyBytes(), largestMaxBody)),
+	}
 	if out.MaxBody == 0 {
 		out.MaxBody = defaultMaxBody
 	}

@@ -298,7 +298,7 @@ func (c *Compiler) ready(u *unit, now time.Time, next *time.Time) bool {
 	}
 	due := v.since.Add(c.opts.InitTimeout)
 	late := !now.Before(due)
-	ok := false
+	var ok bool
 	switch {
 	case v.def.l.TCP != nil:
 		ok = late || c.allWarm(v.def.needs)

@@ -163,8 +163,10 @@ func (c *console) configDump(w http.ResponseWriter, _ *http.Request) {
 	}
 	if c.o.Dump != nil {
 		for _, s := range c.o.Dump() {
-			r := Resource{Type: s.TypeURL, Name: s.Name, Version: s.Version, State: state(s), Static: s.Static,
-				RejectedVersion: s.Rejected, Updated: s.Updated, Body: body(s.Body)}
+			r := Resource{
+				Type: s.TypeURL, Name: s.Name, Version: s.Version, State: state(s), Static: s.Static,
+				RejectedVersion: s.Rejected, Updated: s.Updated, Body: body(s.Body),
+			}
 			for _, e := range s.Errors {
 				r.Errors = append(r.Errors, Error{e.Field, e.Reason})
 			}

@@ -42,8 +42,10 @@ func TestMetricsAndStats(t *testing.T) {
 	d.Observe(1 << 62)
 	h := New(Options{Stats: r})
 	code, body := get(t, h, "/metrics")
-	for _, want := range []string{`outrigger_requests_total{service="orders�"} 3`, "outrigger_request_duration_seconds_count 2",
-		`outrigger_request_duration_seconds_bucket{le="+Inf"} 2`, "go_goroutines"} {
+	for _, want := range []string{
+		`outrigger_requests_total{service="orders�"} 3`, "outrigger_request_duration_seconds_count 2",
+		`outrigger_request_duration_seconds_bucket{le="+Inf"} 2`, "go_goroutines",
+	} {
 		if code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%d: no %s in\n%s", code, want, body)
 		}

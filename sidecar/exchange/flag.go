@@ -29,8 +29,10 @@ const (
 	Draining                                   // DRN (ours): refused because this sidecar is a lame duck
 )
 
-var flagNames = [...]string{"UH", "UF", "UO", "NR", "URX", "UC", "UT", "DC", "UR", "LR", "RL", "UAEX", "FI",
-	"DI", "NC", "DPE", "UPE", "SI", "OM", "DT", "URF", "DRN"}
+var flagNames = [...]string{
+	"UH", "UF", "UO", "NR", "URX", "UC", "UT", "DC", "UR", "LR", "RL", "UAEX", "FI",
+	"DI", "NC", "DPE", "UPE", "SI", "OM", "DT", "URF", "DRN",
+}
 
 // String returns the short names joined by commas, or "-" for none. It allocates only where there are two or more.
 func (f Flag) String() string {

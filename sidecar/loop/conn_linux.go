@@ -292,7 +292,7 @@ func (c *Conn) Close() {
 		return
 	}
 	if c.out != nil && c.wr && !c.connecting && c.off < len(c.out) {
-		rawWrite(int(c.fd), c.out[c.off:])
+		_, _ = rawWrite(int(c.fd), c.out[c.off:]) // the last that is tried
 	}
 	c.close()
 	c.l.left()

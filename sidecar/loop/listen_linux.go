@@ -66,7 +66,7 @@ func (ln *Listener) OnRead(c *Conn) {
 			ln.a.OnAcceptError(os.NewSyscallError("accept", err))
 			c.paused = true
 			ev := unix.EpollEvent{Fd: c.fd, Pad: c.gen}
-			unix.EpollCtl(ln.l.epfd, unix.EPOLL_CTL_DEL, int(c.fd), &ev)
+			_ = unix.EpollCtl(ln.l.epfd, unix.EPOLL_CTL_DEL, int(c.fd), &ev)
 			ln.l.SetTimer(&ln.timer, 100*time.Millisecond, ln)
 			return
 		default:

@@ -248,7 +248,8 @@ func hasPrefix(s, prefix string, fold bool) bool {
 func (h *HeaderMatch) Matches(x *exchange.Exchange) bool { return h.matches(x) }
 
 func (h *HeaderMatch) matches(x *exchange.Exchange) bool {
-	v, ok := "", false
+	var v string
+	var ok bool
 	switch {
 	case h.Known != exchange.Other && h.Known != exchange.Host:
 		v, ok = x.Req.Header.GetKnown(h.Known)

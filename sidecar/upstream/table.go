@@ -33,8 +33,10 @@ type Table struct {
 
 // NewTable makes an empty table for a process with these loops.
 func NewTable(loops []*loop.Loop, deps balancer.Deps) *Table {
-	return &Table{loops: loops, deps: deps, refs: map[string]*snapshot.ClusterRef{}, clusters: map[string]*Cluster{},
-		early: map[string][]snapshot.EndpointSpec{}}
+	return &Table{
+		loops: loops, deps: deps, refs: map[string]*snapshot.ClusterRef{}, clusters: map[string]*Cluster{},
+		early: map[string][]snapshot.EndpointSpec{},
+	}
 }
 
 // Ref returns the one reference for a cluster's name.
@@ -95,7 +97,7 @@ func (t *Table) Remove(name string) {
 	}
 	if cl := t.clusters[name]; cl != nil {
 		delete(t.clusters, name)
-		cl.setEndpoints(nil)
+		_ = cl.setEndpoints(nil) // an empty list cannot be refused
 	}
 }
 

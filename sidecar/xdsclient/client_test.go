@@ -182,9 +182,12 @@ func newSidecar(t *testing.T, c *control, dir string, change func(*Options)) *si
 	if err != nil {
 		t.Fatal(err)
 	}
-	comp := compile.New(compile.Options{Sink: s.sink, Strategies: builtin.All(), InitTimeout: time.Minute,
-		OnDemand: func(rc string) snapshot.OnDemand { return s.OnDemand(rc) }})
-	o := Options{Node: &corev3.Node{Id: node, Cluster: "test"}, Conn: conn, Compiler: comp, Dir: dir, BackoffBase: 5 * time.Millisecond,
+	comp := compile.New(compile.Options{
+		Sink: s.sink, Strategies: builtin.All(), InitTimeout: time.Minute,
+		OnDemand: func(rc string) snapshot.OnDemand { return s.OnDemand(rc) },
+	})
+	o := Options{
+		Node: &corev3.Node{Id: node, Cluster: "test"}, Conn: conn, Compiler: comp, Dir: dir, BackoffBase: 5 * time.Millisecond,
 		BackoffMax: 50 * time.Millisecond, FlushDelay: time.Millisecond, Apply: func(n *snapshot.Snapshot) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -192,7 +195,8 @@ func newSidecar(t *testing.T, c *control, dir string, change func(*Options)) *si
 		},
 		Report: func() *outriggerv1.ReportRequest {
 			return &outriggerv1.ReportRequest{SnapshotVersion: comp.Version(), Rejected: WireErrors(comp.Rejected())}
-		}}
+		},
+	}
 	if change != nil {
 		change(&o)
 	}
@@ -259,26 +263,35 @@ func pack(t *testing.T, m proto.Message) *anypb.Any {
 }
 
 func address(port int) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{Address: "127.0.0.1",
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       "127.0.0.1",
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
 }
 
 func listener(t *testing.T, name, routes string) *listenerv3.Listener {
-	return &listenerv3.Listener{Name: name, Address: address(10000), FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm",
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &hcmv3.HttpConnectionManager{StatPrefix: name,
+	return &listenerv3.Listener{Name: name, Address: address(10000), FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+		Name: "hcm",
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &hcmv3.HttpConnectionManager{
+			StatPrefix:     name,
 			RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}},
-			HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}}}})}}}}}}
+			HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}}},
+		})},
+	}}}}}
 }
 
 func virtualHost(name, domain, cluster string) *routev3.VirtualHost {
 	return &routev3.VirtualHost{Name: name, Domains: []string{domain}, Routes: []*routev3.Route{{
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}}}}}
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}},
+	}}}
 }
 
 func cluster(name string) *clusterv3.Cluster {
-	return &clusterv3.Cluster{Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}}
+	return &clusterv3.Cluster{
+		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()},
+	}
 }
 
 func assignment(name string, n int) *endpointv3.ClusterLoadAssignment {
@@ -500,9 +513,11 @@ static_resources:
 		len(b.Static[0].Set) != 1 || b.Static[0].Set[0].Name != "other" {
 		t.Fatalf("%+v", b)
 	}
-	for _, bad := range []string{"", "[]", "node: {}", "node: {id: a}\nlayered_runtime: {}", "node: {id: a, ip: 1}",
+	for _, bad := range []string{
+		"", "[]", "node: {}", "node: {id: a}\nlayered_runtime: {}", "node: {id: a, ip: 1}",
 		"node: {id: a}\ndynamic_resources: {ads_config: {api_type: DELTA_GRPC, grpc_services: [{envoy_grpc: {cluster_name: none}}]}}",
-		"node: {id: a}\ndynamic_resources: {lds_config: {path: /x}}", "node: {id: a}\nstatic_resources: {clusters: 1}"} {
+		"node: {id: a}\ndynamic_resources: {lds_config: {path: /x}}", "node: {id: a}\nstatic_resources: {clusters: 1}",
+	} {
 		if _, err := ParseBootstrap([]byte(bad)); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -63,8 +63,10 @@ type Instance struct {
 }
 
 func newInstance(p *Pool, w Want) *Instance {
-	return &Instance{pool: p, id: w.Spec.Instance, want: w, kick: make(chan struct{}, 1), changed: make(chan struct{}),
-		status: Status{ID: w.Spec.Instance, State: process.Created}}
+	return &Instance{
+		pool: p, id: w.Spec.Instance, want: w, kick: make(chan struct{}, 1), changed: make(chan struct{}),
+		status: Status{ID: w.Spec.Instance, State: process.Created},
+	}
 }
 
 // ID is the instance's id.
@@ -343,7 +345,7 @@ func (i *Instance) drive(ctx context.Context, r Runner) error {
 	defer func() {
 		cancel()
 		if !ended {
-			<-gone
+			<-gone //nolint:errcheck // evCtx has ended: what follow says is that
 		}
 	}()
 
@@ -516,7 +518,7 @@ func (i *Instance) end(ctx context.Context, r Runner) error {
 	case <-supervisor.Killed(ctx):
 		err = r.Stop(work, runner.StopOptions{NoDrain: true, Kill: true})
 		cancel()
-		<-stopped
+		<-stopped //nolint:errcheck // the kill has the say
 	}
 	if err != nil && !errors.Is(err, runner.ErrGone) {
 		return fmt.Errorf("stop %s: %w", i.id, err)

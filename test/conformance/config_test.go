@@ -38,8 +38,10 @@ func TestControlPlaneToSidecar(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer srv.Close()
-			c := compile.New(compile.Options{Sink: srv.Table(), Strategies: builtin.All(),
-				OnDemand: func(string) snapshot.OnDemand { return nil }})
+			c := compile.New(compile.Options{
+				Sink: srv.Table(), Strategies: builtin.All(),
+				OnDemand: func(string) snapshot.OnDemand { return nil },
+			})
 			n := 0
 			for _, typ := range compile.Types() {
 				u := compile.Update{TypeURL: typ}

@@ -68,6 +68,7 @@ func (f *scripted) add(id string, s *script) {
 }
 
 func (f *scripted) Request(x *exchange.Exchange) snapshot.Verdict { return f.step(x, exchange.Request) }
+
 func (f *scripted) Response(x *exchange.Exchange) snapshot.Verdict {
 	return f.step(x, exchange.Response)
 }

@@ -22,8 +22,10 @@ func zero() uint64 { return 0 }
 func high() uint64 { return 1<<64 - 1 }
 
 func TestDelayThenAbort(t *testing.T) {
-	c := Config{Delay: 250 * time.Millisecond, DelayShare: Million, AbortStatus: 503, AbortShare: Million, Rand: zero,
-		Active: new(stat.Gauge), Delayed: new(stat.Counter), Aborted: new(stat.Counter)}
+	c := Config{
+		Delay: 250 * time.Millisecond, DelayShare: Million, AbortStatus: 503, AbortShare: Million, Rand: zero,
+		Active: new(stat.Gauge), Delayed: new(stat.Counter), Aborted: new(stat.Counter),
+	}
 	f, ctl := New(c), &timer{}
 	x := &exchange.Exchange{Ctl: ctl}
 	if v := f.Request(x); v != snapshot.Suspend || ctl.after != int64(c.Delay) || c.Active.Value() != 1 {
