@@ -22,6 +22,11 @@ import (
 // callers had nowhere to go where it is the only one.
 const sidecarGrace = 2 * time.Second
 
+// restartGrace is how long an instance stays advertised while its runner starts its process again: its sidecar holds the calls
+// meanwhile, and callers had nowhere to go where it is the only one. A process that is away for longer, or whose health
+// check has failed often enough, is withdrawn.
+const restartGrace = 10 * time.Second
+
 // withdrawLimit bounds the wait for the sink, so that a control plane in trouble can still stop things.
 const withdrawLimit = 5 * time.Second
 
@@ -86,7 +91,8 @@ type Instance struct {
 	Ready bool
 	// Healthy is what the health check says, or that its port accepts.
 	Healthy bool
-	// Advertised: it takes calls. Draining: it takes no new ones.
+	// Advertised: it takes calls, or holds them for the moment in which its process is started again. Draining: it takes
+	// no new ones.
 	Advertised, Draining bool
 	// RunnerPID is the parent of its sidecar; 0 where there is none.
 	RunnerPID, SidecarPID int
@@ -108,9 +114,11 @@ func (i Instance) Endpoints(host string) []discovery.Endpoint {
 		if err != nil {
 			continue
 		}
-		out = append(out, discovery.Endpoint{ID: i.ID, Tenant: i.Service.Tenant, Service: i.Service.Name, Version: i.Version,
+		out = append(out, discovery.Endpoint{
+			ID: i.ID, Tenant: i.Service.Tenant, Service: i.Service.Name, Version: i.Version,
 			Address: addr, Port: uint16(n), PortName: p.Name, Protocol: discovery.Protocol(p.Protocol),
-			Health: health, Weight: 1, Host: host, Zone: i.Zone, Ours: true})
+			Health: health, Weight: 1, Host: host, Zone: i.Zone, Ours: true,
+		})
 	}
 	return out
 }
@@ -157,14 +165,22 @@ func (h *Host) instance(u *unit, st pool.Status) Instance {
 	ok, _ := h.healthy(u, st)
 	h.mu.Lock()
 	since, away := h.left[st.ID]
+	fell, fallen := h.fell[st.ID]
+	sick := false
+	for _, c := range h.reports[st.ID].Health {
+		sick = sick || c.State == Unhealthy && strings.HasPrefix(c.Cluster, "inbound/")
+	}
 	local := u.locals[st.ID]
 	h.mu.Unlock()
+	comesBack := fallen && time.Since(fell) < restartGrace && !sick
 	sidecar := st.Runner.Sidecar.Ready || away && time.Since(since) < sidecarGrace
-	i := Instance{ID: st.ID, Service: u.service, Version: u.version, Local: local, Ports: u.ports, Zone: h.cfg.Zone, State: st.State,
-		Healthy: ok, Draining: (st.Draining || st.Retired || st.Runner.Sidecar.Draining) && st.Runner.RunnerPID != 0,
-		RunnerPID: st.Runner.RunnerPID, SidecarPID: st.Runner.Sidecar.PID}
-	i.Advertised = ok && sidecar && !i.Draining && !st.Stopped
-	i.Ready = i.Advertised
+	i := Instance{
+		ID: st.ID, Service: u.service, Version: u.version, Local: local, Ports: u.ports, Zone: h.cfg.Zone, State: st.State,
+		Healthy: ok, Draining: (st.Draining || st.Retired || st.Stopped || st.Runner.Sidecar.Draining) && st.Runner.RunnerPID != 0,
+		RunnerPID: st.Runner.RunnerPID, SidecarPID: st.Runner.Sidecar.PID,
+	}
+	i.Ready = ok && sidecar && !i.Draining && !st.Stopped
+	i.Advertised = i.Ready || comesBack && sidecar && !i.Draining && !st.Stopped
 	return i
 }
 
@@ -193,7 +209,9 @@ func (h *Host) instanceChanged(id string) {
 	h.mu.Unlock()
 	if u != nil {
 		if i := u.pool.Instance(id); i != nil {
-			h.noteSidecar(u, i.Status())
+			st := i.Status()
+			h.noteSidecar(u, st)
+			h.noteProcess(u, st)
 		}
 	}
 	h.poke()
@@ -205,7 +223,7 @@ func (h *Host) noteSidecar(u *unit, st pool.Status) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch _, away := h.left[st.ID]; {
-	case st.Runner.RunnerPID == 0 || st.Runner.State != process.Running:
+	case st.Runner.RunnerPID == 0 || !slices.Contains([]process.State{process.Running, process.Restarting, process.Starting}, st.Runner.State):
 		delete(h.left, st.ID)
 		delete(u.wasReady, st.ID)
 	case st.Runner.Sidecar.Ready:
@@ -214,6 +232,30 @@ func (h *Host) noteSidecar(u *unit, st pool.Status) {
 	case !away && u.wasReady[st.ID]:
 		h.left[st.ID] = time.Now()
 		time.AfterFunc(sidecarGrace, func() { h.poke(); h.bump() })
+	}
+}
+
+// noteProcess remembers since when a process that served is being started again by its runner.
+func (h *Host) noteProcess(u *unit, st pool.Status) {
+	ok, _ := h.healthy(u, st)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, fallen := h.fell[st.ID]
+	switch state := st.Runner.State; {
+	case st.Runner.RunnerPID == 0, st.Draining, st.Retired, st.Stopped:
+		delete(h.ran, st.ID)
+		delete(h.fell, st.ID)
+	case state == process.Running:
+		h.ran[st.ID] = ok
+		delete(h.fell, st.ID)
+	case state == process.Restarting || state == process.Starting:
+		if !fallen && h.ran[st.ID] {
+			h.fell[st.ID] = time.Now()
+			time.AfterFunc(restartGrace, func() { h.poke(); h.bump() })
+		}
+	default: // it was stopped, or has failed
+		delete(h.ran, st.ID)
+		delete(h.fell, st.ID)
 	}
 }
 
@@ -373,7 +415,7 @@ func (h *Host) there(k model.ServiceKey, condition string, m *model.Model) bool 
 		}
 		for _, i := range u.pool.Instances() {
 			st := i.Status()
-			if condition == resource.Started && st.Runner.State == process.Running || h.instance(u, st).Advertised {
+			if condition == resource.Started && st.Runner.State == process.Running || h.instance(u, st).Ready {
 				return true
 			}
 		}

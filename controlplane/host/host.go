@@ -103,6 +103,8 @@ type Host struct {
 	reports  map[string]Report
 	last     map[string]lastHealth
 	left     map[string]time.Time // since when a sidecar is not ready
+	ran      map[string]bool      // whose process served when it was last running
+	fell     map[string]time.Time // since when a process that served is being started again
 	problems []string             // of the last Apply
 	root     *supervisor.Supervisor
 	placed   []top // root's children
@@ -150,6 +152,7 @@ func New(cfg Config) (*Host, error) {
 		cfg: cfg, db: db, events: eventlog.New[Event](0), supLog: eventlog.New[supervisor.Event](0),
 		kick: make(chan struct{}, 1), publish: make(chan struct{}, 1),
 		units: map[string]*unit{}, byID: map[string]*unit{}, reports: map[string]Report{}, left: map[string]time.Time{},
+		ran: map[string]bool{}, fell: map[string]time.Time{},
 		changed: make(chan struct{}), toldCh: make(chan struct{}),
 		begun: make(chan struct{}), letGo: make(chan struct{}), over: make(chan struct{}),
 	}

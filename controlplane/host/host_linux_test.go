@@ -151,14 +151,16 @@ type mesh struct {
 func begin(t *testing.T, dir string, change ...func(*Config)) *mesh {
 	t.Helper()
 	m := &mesh{t: t, dir: dir, done: make(chan error, 1)}
-	cfg := Config{StateDir: dir, Launcher: NewLauncher(runnerProgram), Sidecar: sidecarProgram,
+	cfg := Config{
+		StateDir: dir, Launcher: NewLauncher(runnerProgram), Sidecar: sidecarProgram,
 		Drain: runner.Drain{Propagation: time.Millisecond, Deadline: time.Second},
 		Sink: func(_ context.Context, all []Instance) error {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.told = append(m.told, all)
 			return nil
-		}}
+		},
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -322,10 +324,13 @@ type world struct{ services map[string][]option }
 
 func (w world) input(sups ...func(map[SupervisorKey]*resource.Supervisor)) Input {
 	m := &model.Model{Host: "here", Services: map[model.ServiceKey]*model.Service{}, Gateways: []*model.Gateway{
-		{Tenant: resource.DefaultTenant, Name: "edge", Node: "edge", Edge: true, Listen: "127.0.0.1:0"}}}
+		{Tenant: resource.DefaultTenant, Name: "edge", Node: "edge", Edge: true, Listen: "127.0.0.1:0"},
+	}}
 	for name, options := range w.services {
-		s := &resource.Service{Version: "1.0.0", Ports: []resource.Port{{Name: "http", Protocol: resource.HTTP}},
-			Run: &resource.Run{Command: []string{serviceProgram}, Dir: "/", Env: map[string]string{}}}
+		s := &resource.Service{
+			Version: "1.0.0", Ports: []resource.Port{{Name: "http", Protocol: resource.HTTP}},
+			Run: &resource.Run{Command: []string{serviceProgram}, Dir: "/", Env: map[string]string{}},
+		}
 		for _, o := range options {
 			o(s)
 		}
@@ -530,8 +535,10 @@ func TestSupervisorResource(t *testing.T) {
 	m := begin(t, t.TempDir())
 	shop := func(sups map[SupervisorKey]*resource.Supervisor) {
 		one := 1
-		sups[SupervisorKey{resource.DefaultTenant, "shop"}] = &resource.Supervisor{Strategy: resource.RestForOne, Intensity: &resource.Intensity{Restarts: &one, Within: time.Minute},
-			Children: []resource.SupervisorChild{{Service: "a"}, {Service: "b"}, {Service: "c"}}}
+		sups[SupervisorKey{resource.DefaultTenant, "shop"}] = &resource.Supervisor{
+			Strategy: resource.RestForOne, Intensity: &resource.Intensity{Restarts: &one, Within: time.Minute},
+			Children: []resource.SupervisorChild{{Service: "a"}, {Service: "b"}, {Service: "c"}},
+		}
 	}
 	w := world{map[string][]option{"a": {}, "b": {never()}, "c": {}, "free": {}}}
 	m.Apply(w.input())

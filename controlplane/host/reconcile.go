@@ -163,6 +163,8 @@ func (h *Host) remove(ctx context.Context, u *unit) {
 		}
 		delete(h.reports, i.ID())
 		delete(h.left, i.ID())
+		delete(h.ran, i.ID())
+		delete(h.fell, i.ID())
 		if h.stopped[i.ID()] {
 			delete(h.stopped, i.ID())
 			gone[i.ID()] = nil
@@ -203,7 +205,7 @@ func (h *Host) newPool(u *unit, want []pool.Want) *pool.Pool {
 				if u.gateway != nil {
 					return st.Runner.Ready
 				}
-				return h.instance(u, st).Advertised
+				return h.instance(u, st).Ready
 			},
 		},
 	})
@@ -377,8 +379,10 @@ func (h *Host) build1(k SupervisorKey, sups map[SupervisorKey]*resource.Supervis
 			if err != nil {
 				return nil, err
 			}
-			cfg.Children = append(cfg.Children, supervisor.Spec{Name: c.Service, Child: sub, Critical: c.Critical,
-				Backoff: func(n int) time.Duration { return retryWait.Delay(n, nil) }})
+			cfg.Children = append(cfg.Children, supervisor.Spec{
+				Name: c.Service, Child: sub, Critical: c.Critical,
+				Backoff: func(n int) time.Duration { return retryWait.Delay(n, nil) },
+			})
 			continue
 		}
 		below := SupervisorKey{k.Tenant, c.Supervisor}
@@ -389,8 +393,10 @@ func (h *Host) build1(k SupervisorKey, sups map[SupervisorKey]*resource.Supervis
 		if err != nil {
 			return nil, err
 		}
-		cfg.Children = append(cfg.Children, supervisor.Spec{Name: "supervisor/" + c.Supervisor, Child: sub, Critical: c.Critical,
-			Backoff: func(n int) time.Duration { return retryWait.Delay(n, nil) }})
+		cfg.Children = append(cfg.Children, supervisor.Spec{
+			Name: "supervisor/" + c.Supervisor, Child: sub, Critical: c.Critical,
+			Backoff: func(n int) time.Duration { return retryWait.Delay(n, nil) },
+		})
 	}
 	return supervisor.New(cfg)
 }
