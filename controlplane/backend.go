@@ -118,7 +118,7 @@ func statusOf(x *stored, m *model.Model, problems resource.Violations, nodes []a
 			}
 		}
 		if f, ok := foreignOf(n.Node); ok && n.Connected && f.Tenant == x.key.Tenant {
-			if left := notCarried(x.res, f.Kind); len(left) > 0 {
+			if left := notCarried(x.res, f.Kind, outside(m, x)); len(left) > 0 {
 				s.NotCarried = append(s.NotCarried, admin.NotCarried{Node: nodeName(f), Policies: left})
 			}
 		}
@@ -164,42 +164,6 @@ func concerns(x *stored, service, node, name string) bool {
 	_, hostName, ok := strings.Cut(name, "/")
 	return ok && (hostName == service || hostName == service+".localhost")
 }
-
-// notCarried names what a foreign client leaves out of a resource: what only our own sidecars read.
-func notCarried(r *resource.Resource, kind string) []string {
-	t, ok := r.Spec.(*resource.TrafficPolicy)
-	if !ok {
-		return nil
-	}
-	var out []string
-	add := func(name string, there bool) {
-		if there && !slices.Contains(out, name) {
-			out = append(out, name)
-		}
-	}
-	parts := []resource.MethodPolicies{t.MethodPolicies}
-	for _, m := range t.Methods {
-		parts = append(parts, m.MethodPolicies)
-	}
-	for _, mp := range parts {
-		add("retry (budget, back-off; the nearest standard policy stands in)", mp.Retry != nil)
-		if kind == ads.KindGRPC {
-			add("headers", mp.Headers != nil)
-		}
-	}
-	return out
-}
-
-func foreignOf(node string) (ads.Foreign, bool) {
-	p := strings.Split(node, "~")
-	if len(p) != 4 {
-		return ads.Foreign{}, false
-	}
-	return ads.Foreign{Kind: p[0], Tenant: p[1], Service: p[2]}, true
-}
-
-// nodeName is a foreign client's id without its signature, which is a secret.
-func nodeName(f ads.Foreign) string { return f.Kind + "~" + f.Tenant + "~" + f.Service }
 
 func shortType(url string) string {
 	return url[strings.LastIndexByte(url, '.')+1:]
