@@ -247,7 +247,8 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR) {
+		// A reset before any answer is a process that was being killed as it was asked.
+		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ECONNRESET) {
 			return nil, fmt.Errorf("%w at %s", ErrNoControlPlane, c.state)
 		}
 		var ue *url.Error
