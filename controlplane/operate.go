@@ -83,7 +83,7 @@ func (p *Plane) Status(ctx context.Context) (admin.Status, error) {
 		return admin.Status{}, err
 	}
 	p.mu.Lock()
-	c, problems, stale := p.catalog, p.problems, p.discovered
+	c, m, problems, stale := p.catalog, p.model, p.problems, p.discovered
 	p.mu.Unlock()
 	s := admin.Status{
 		Ready: ready.Ready, Reasons: ready.Reasons, Fatal: ready.Fatal, Epoch: p.journal.epoch, LastEvent: last,
@@ -132,7 +132,7 @@ func (p *Plane) Status(ctx context.Context) (admin.Status, error) {
 			cl.Node, cl.Kind = nodeName(f), f.Kind
 			for _, x := range c.all {
 				if x.res != nil && x.key.Tenant == f.Tenant {
-					for _, left := range notCarried(x.res, f.Kind) {
+					for _, left := range notCarried(x.res, f.Kind, outside(m, x)) {
 						cl.Skipped = append(cl.Skipped, x.key.String()+": "+left)
 					}
 				}
