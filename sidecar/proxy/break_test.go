@@ -381,6 +381,9 @@ func TestTimeoutWhereBodyEndsWhileConnecting(t *testing.T) {
 			}
 		}))
 		m.fwd.Timeout = 300 * time.Millisecond
+		if err := m.Apply(m.snap); err != nil { // the loops see it from here on
+			t.Fatal(err)
+		}
 		for range 3 {
 			resp, err := client(t, h2).Post(m.url(), "", struct{ io.Reader }{strings.NewReader("hello")})
 			if err != nil {
