@@ -269,21 +269,31 @@ func (s *Supervisor) exited(ctx context.Context, r *run) error {
 
 // failed applies the strategy to a failure of c, which does not run any more. The error is the supervisor's own.
 func (s *Supervisor) failed(ctx context.Context, c *child, cause error) error {
-	s.set(func() { c.lastErr = cause; c.take(StateFailed) })
-	s.emit(Event{Kind: ChildFailed, Child: c.spec.Name, Err: cause})
-	if c.spec.Critical {
-		return &FailedError{Supervisor: s.cfg.Name, Child: c.spec.Name, Critical: true, Intensity: s.cfg.Intensity, Cause: cause}
+	// One that is to be restarted is never seen as failed, not for a moment: who looks would take it for given up.
+	final := c.spec.Critical || c.spec.Kind == Temporary
+	recent, borne := 0, false
+	if !final {
+		recent, borne = s.count(c)
 	}
-	if c.spec.Kind == Temporary {
+	s.set(func() {
+		c.lastErr = cause
+		if borne {
+			c.take(StateRestarting)
+		} else {
+			c.take(StateFailed)
+		}
+	})
+	s.emit(Event{Kind: ChildFailed, Child: c.spec.Name, Err: cause})
+	switch {
+	case c.spec.Critical:
+		return &FailedError{Supervisor: s.cfg.Name, Child: c.spec.Name, Critical: true, Intensity: s.cfg.Intensity, Cause: cause}
+	case final:
 		s.forget(c)
 		return nil
-	}
-	recent, borne := s.count(c)
-	if !borne {
-		if c.spec.Own != nil {
-			s.emit(Event{Kind: ChildGivenUp, Child: c.spec.Name, Err: cause, Restarts: recent})
-			return nil
-		}
+	case !borne && c.spec.Own != nil:
+		s.emit(Event{Kind: ChildGivenUp, Child: c.spec.Name, Err: cause, Restarts: recent})
+		return nil
+	case !borne:
 		return &FailedError{Supervisor: s.cfg.Name, Child: c.spec.Name, Intensity: s.cfg.Intensity, Cause: cause}
 	}
 	group := []*child{c}

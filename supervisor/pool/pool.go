@@ -195,12 +195,13 @@ func (p *Pool) Ready() <-chan struct{} {
 // in the tree.
 func (p *Pool) Detach(on bool) { p.detached.Store(on) }
 
-// GivenUp says whether the instance has failed and nobody will start it again by itself.
+// GivenUp says whether the instance has failed and nobody will start it again by itself. In a pool that escalates it is for
+// who is above to say that.
 func (p *Pool) GivenUp(id string) bool {
 	p.mu.Lock()
 	sup, i := p.sup, p.instances[id]
 	p.mu.Unlock()
-	if sup == nil || i == nil || !i.Status().GivenUp {
+	if sup == nil || i == nil || !i.Status().GivenUp || p.cfg.Escalate && p.cfg.Kind != supervisor.Temporary {
 		return false
 	}
 	n := sup.Inspect()
