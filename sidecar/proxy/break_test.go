@@ -535,3 +535,53 @@ func TestRefusedFieldByIndex(t *testing.T) {
 		t.Fatalf("%d streams refused", resets)
 	}
 }
+
+// What an upgraded connection's caller sent before its end arrives, however slowly the other side reads.
+func TestTunnelHalfClose(t *testing.T) {
+	const size = 8 << 20
+	up := rawServer(t, func(c net.Conn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+		<-time.After(200 * time.Millisecond)
+		n, _ := io.Copy(io.Discard, r)
+		fmt.Fprintf(c, "%d", n)
+	})
+	m := newMesh(t, snapshot.HTTP1, nil, up)
+	c, r := dial(t, m, "http")
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 101 {
+		t.Fatal(resp, err)
+	}
+	go func() {
+		c.Write(make([]byte, size))
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	if b, err := io.ReadAll(r); err != nil || string(b) != fmt.Sprint(size) {
+		t.Fatalf("%q %v", b, err)
+	}
+	settled(t, m)
+}
+
+// A 204 has no length (RFC 9110 §8.6), and the connection goes on.
+func TestNoContent(t *testing.T) {
+	up := rawServer(t, func(c net.Conn, r *bufio.Reader) {
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	m := newMesh(t, snapshot.HTTP1, nil, up)
+	c, r := dial(t, m, "http")
+	for range 3 {
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != 204 || resp.Header.Get("Content-Length") != "" {
+			t.Fatal(resp, err)
+		}
+	}
+	settled(t, m)
+}

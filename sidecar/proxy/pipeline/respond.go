@@ -217,6 +217,10 @@ func (s *Stream) sendResponse() {
 	s.phase = phaseRespond
 	s.headSent = true
 	s.Status = s.Resp.Status
+	if s.Status == 204 { // RFC 9110 §8.6
+		s.Resp.Header.DelKnown(exchange.ContentLength)
+		s.Resp.ContentLength = -1
+	}
 	if s.Local {
 		body := s.LocalBody
 		if s.GRPC || s.Req.Method == "HEAD" || body == "" {
