@@ -284,6 +284,8 @@ func (p *pooled) wait(what string, ok func() bool) {
 	p.t.Helper()
 	limit := time.NewTimer(20 * time.Second)
 	defer limit.Stop()
+	look := time.NewTicker(5 * time.Millisecond) // what the supervisor above thinks is told by its events alone
+	defer look.Stop()
 	for {
 		p.mu.Lock()
 		changed := p.changed
@@ -293,6 +295,7 @@ func (p *pooled) wait(what string, ok func() bool) {
 		}
 		select {
 		case <-changed:
+		case <-look.C:
 		case <-limit.C:
 			for _, i := range p.Instances() {
 				p.t.Logf("%+v", i.Status())
