@@ -113,8 +113,10 @@ func (f *fake) State(context.Context, uint64) (runner.State, error) {
 	if f.gone {
 		return runner.State{}, runner.ErrGone
 	}
-	st := runner.State{Instance: f.spec.Instance, Tenant: f.spec.Tenant, RunnerPID: f.runnerPID, State: f.state, Restarts: f.restarts,
-		LastEvent: uint64(len(f.events)), Events: slices.Clone(f.events), Ready: f.state == process.Running}
+	st := runner.State{
+		Instance: f.spec.Instance, Tenant: f.spec.Tenant, RunnerPID: f.runnerPID, State: f.state, Restarts: f.restarts,
+		LastEvent: uint64(len(f.events)), Events: slices.Clone(f.events), Ready: f.state == process.Running,
+	}
 	if f.state == process.Running {
 		st.PID = f.pid
 	}
@@ -232,7 +234,8 @@ type pooled struct {
 func serve(t *testing.T, h *host, want []Want, change ...func(*Config)) *pooled {
 	t.Helper()
 	p := &pooled{t: t, h: h, done: make(chan error, 1), changed: make(chan struct{})}
-	cfg := Config{Name: "orders@1.0.0", Want: want, Retry: supervisor.Intensity{Restarts: 2, Within: time.Minute}, Launcher: h, Log: slog.New(slog.DiscardHandler),
+	cfg := Config{
+		Name: "orders@1.0.0", Want: want, Retry: supervisor.Intensity{Restarts: 2, Within: time.Minute}, Launcher: h, Log: slog.New(slog.DiscardHandler),
 		Hooks: Hooks{
 			Await:    func(context.Context, string, func(string)) error { return nil },
 			Withdraw: func(_ context.Context, id string) { h.note("withdraw %s", id) },
@@ -244,7 +247,8 @@ func serve(t *testing.T, h *host, want []Want, change ...func(*Config)) *pooled 
 				p.changed = make(chan struct{})
 			},
 			Event: func(string, runner.Event) {},
-		}}
+		},
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
