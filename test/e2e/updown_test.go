@@ -89,7 +89,7 @@ spec:
   run:
     command: [%s, -c, %q]
     restart: {max: 1, within: 60s, backoff: {base: 10ms, max: 20ms}}
-    start: {timeout: 3s}
+    start: {timeout: 1s}
 `, shell(t), c.script)))
 			out, err := m.Start()
 			var exit *exec.ExitError
