@@ -119,9 +119,9 @@ func (h *Host) stopAll(ctx context.Context, s *stopping) error {
 	h.detach(pool.ErrDetach)
 	limit := time.NewTimer(letGoLimit)
 	defer limit.Stop()
+	// Hurry does not shorten this: a runner that is being launched does not answer yet, and would be passed over.
 	select {
 	case <-h.letGo:
-	case <-s.hurry:
 	case <-limit.C:
 		h.cfg.Log.Error("the tree of supervisors does not end; its runners are ended all the same")
 	}
