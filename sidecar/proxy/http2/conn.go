@@ -564,18 +564,23 @@ func (h *conn) writeHeaders(id uint32, end bool, block func(dst []byte) []byte) 
 		flags |= flagEndStream
 	}
 	out = appendFrameHeader(out, 0, frameHeaders, flags, id)
-	out = block(h.enc.Start(out))
+	h.finishHeaders(block(h.enc.Start(out)), at, id)
+}
+
+// finishHeaders puts the length into the frame that begins at out[at:], and splits it where it is too long.
+func (h *conn) finishHeaders(out []byte, at int, id uint32) {
 	n := len(out) - at - frameHeaderLen
 	if n <= h.maxFrame {
 		out[at], out[at+1], out[at+2] = byte(n>>16), byte(n>>8), byte(n)
 		h.c.SetOut(out)
 		return
 	}
+	flags := out[at+4]
 	b := append([]byte(nil), out[at+frameHeaderLen:]...)
 	out = out[:at]
 	typ := byte(frameHeaders)
 	flags &^= flagEndHeaders
-	for first := true; len(b) > 0 || first; first = false {
+	for len(b) > 0 {
 		k := min(len(b), h.maxFrame)
 		if k == len(b) {
 			flags |= flagEndHeaders

@@ -306,32 +306,6 @@ func (ss *serverStream) Finished(*pipeline.Stream) {
 	st.rst = true
 }
 
-// finishHeaders puts the length into the frame that begins at out[at:], and splits it where it is too long.
-func (h *conn) finishHeaders(out []byte, at int, id uint32) {
-	n := len(out) - at - frameHeaderLen
-	if n <= h.maxFrame {
-		out[at], out[at+1], out[at+2] = byte(n>>16), byte(n>>8), byte(n)
-		h.c.SetOut(out)
-		return
-	}
-	flags := out[at+4]
-	b := append([]byte(nil), out[at+frameHeaderLen:]...)
-	out = out[:at]
-	typ := byte(frameHeaders)
-	flags &^= flagEndHeaders
-	for len(b) > 0 {
-		k := min(len(b), h.maxFrame)
-		if k == len(b) {
-			flags |= flagEndHeaders
-		}
-		out = appendFrameHeader(out, k, typ, flags, id)
-		out = append(out, b[:k]...)
-		b = b[k:]
-		typ, flags = frameContinuation, 0
-	}
-	h.c.SetOut(out)
-}
-
 func decimal(n int64) string {
 	var b [20]byte
 	i := len(b)
