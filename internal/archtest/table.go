@@ -45,9 +45,9 @@ func Table() Rules {
 			},
 			{
 				Package: "balancer/consistenthash", Ours: []string{"balancer/...", "internal/..."},
-				Modules: []string{"github.com/buraksezer/consistent"},
+				Modules: []string{"github.com/buraksezer/consistent", "github.com/cespare/xxhash/v2"},
 				Std:     []string{"encoding/...", "reflect", "regexp/...", "net/http/...", "log/..."},
-				Reason:  "a balancer knows endpoints only; this one may stand on buraksezer/consistent by name",
+				Reason:  "a balancer knows endpoints only; this one may stand on buraksezer/consistent and xxhash by name",
 			},
 
 			// The data path.

@@ -206,9 +206,10 @@ var served = map[protoreflect.FullName]fieldSet{
 	// Clusters and endpoints.
 	"envoy.config.cluster.v3.Cluster": " name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment health_checks " +
 		"circuit_breakers http2_protocol_options typed_extension_protocol_options outlier_detection metadata load_balancing_policy " +
-		"least_request_lb_config common_lb_config ",
+		"least_request_lb_config ring_hash_lb_config common_lb_config ",
 	"envoy.config.cluster.v3.Cluster.EdsClusterConfig":               " eds_config service_name ",
 	"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":           " choice_count ",
+	"envoy.config.cluster.v3.Cluster.RingHashLbConfig":               " minimum_ring_size maximum_ring_size hash_function ",
 	"envoy.config.cluster.v3.Cluster.CommonLbConfig":                 " healthy_panic_threshold ",
 	"envoy.config.cluster.v3.LoadBalancingPolicy":                    " policies ",
 	"envoy.config.cluster.v3.LoadBalancingPolicy.Policy":             " typed_extension_config ",
@@ -224,6 +225,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin":             " ",
 	"envoy.extensions.load_balancing_policies.random.v3.Random":                      " ",
 	"envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest":         " choice_count ",
+	"envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash":                 " minimum_ring_size maximum_ring_size hash_function ",
 	"envoy.config.core.v3.HealthCheck": " timeout interval unhealthy_threshold healthy_threshold http_health_check tcp_health_check " +
 		"grpc_health_check ",
 	"envoy.config.core.v3.HealthCheck.HttpHealthCheck":      " host path ",

@@ -11,6 +11,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	randomv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/random/v3"
+	ringhashv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	outriggerv1 "github.com/outrigger-mesh/outrigger/api/outrigger/v1"
+	"github.com/outrigger-mesh/outrigger/balancer/consistenthash"
 	"github.com/outrigger-mesh/outrigger/balancer/leastconn"
 	"github.com/outrigger-mesh/outrigger/balancer/random"
 	"github.com/outrigger-mesh/outrigger/balancer/roundrobin"
@@ -97,12 +99,20 @@ func (c *Compiler) balance(r *report, m *clusterv3.Cluster, out *snapshot.Cluste
 				lb, name = &randomv3.Random{}, random.Name
 			case typeURL("envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"):
 				lb, name = &leastrequestv3.LeastRequest{}, leastconn.Name
+			case typeURL("envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash"):
+				lb, name = &ringhashv3.RingHash{}, consistenthash.Name
 			default:
 				continue
 			}
 			if unpack(r, path, any, lb) {
-				if lr, ok := lb.(*leastrequestv3.LeastRequest); ok {
-					out.LB = choices(r, path, lr.GetChoiceCount())
+				switch lb := lb.(type) {
+				case *leastrequestv3.LeastRequest:
+					out.LB = choices(r, path, lb.GetChoiceCount())
+				case *ringhashv3.RingHash:
+					if lb.GetHashFunction() == ringhashv3.RingHash_MURMUR_HASH_2 {
+						r.add(join(path, "hash_function"), "only XX_HASH is served by this sidecar")
+					}
+					out.LB = ring(r, path, lb.GetMinimumRingSize(), lb.GetMaximumRingSize()) //nolint:staticcheck // as Envoy still takes it
 				}
 			}
 			break
@@ -120,6 +130,13 @@ func (c *Compiler) balance(r *report, m *clusterv3.Cluster, out *snapshot.Cluste
 		case clusterv3.Cluster_LEAST_REQUEST:
 			name = leastconn.Name
 			out.LB = choices(r, "least_request_lb_config", m.GetLeastRequestLbConfig().GetChoiceCount())
+		case clusterv3.Cluster_RING_HASH:
+			name = consistenthash.Name
+			l := m.GetRingHashLbConfig()
+			if l.GetHashFunction() != clusterv3.Cluster_RingHashLbConfig_XX_HASH {
+				r.add("ring_hash_lb_config.hash_function", "only XX_HASH is served by this sidecar")
+			}
+			out.LB = ring(r, "ring_hash_lb_config", l.GetMinimumRingSize(), l.GetMaximumRingSize())
 		default:
 			r.add("lb_policy", "%v is not served by this sidecar", m.GetLbPolicy())
 			return
@@ -128,6 +145,20 @@ func (c *Compiler) balance(r *report, m *clusterv3.Cluster, out *snapshot.Cluste
 	if out.Strategy = c.strategies[name]; out.Strategy == nil {
 		r.add("load_balancing_policy", "strategy %s is not built in", name)
 	}
+}
+
+func ring(r *report, path string, least, most *wrapperspb.UInt64Value) any {
+	c := consistenthash.Config{MinSize: consistenthash.DefaultMinSize, MaxSize: consistenthash.DefaultMaxSize}
+	if least != nil {
+		c.MinSize = least.GetValue()
+	}
+	if most != nil {
+		c.MaxSize = most.GetValue()
+	}
+	if c.MinSize == 0 || c.MaxSize > consistenthash.DefaultMaxSize || c.MinSize > c.MaxSize {
+		r.add(path, "minimum_ring_size and maximum_ring_size must be from 1 to %d, the minimum not above the maximum", consistenthash.DefaultMaxSize)
+	}
+	return c
 }
 
 func choices(r *report, path string, n *wrapperspb.UInt32Value) any {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/balancer/consistenthash"
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
@@ -281,7 +282,7 @@ func (s *Stream) hash() {
 		if !ok {
 			continue
 		}
-		h := fnv1a(v)
+		h := consistenthash.Hash(v)
 		if s.HasHash {
 			h = s.Hash<<1 | s.Hash>>63 ^ h
 		}
@@ -290,14 +291,6 @@ func (s *Stream) hash() {
 			return
 		}
 	}
-}
-
-func fnv1a(v string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := 0; i < len(v); i++ {
-		h = (h ^ uint64(v[i])) * 1099511628211
-	}
-	return h
 }
 
 func (s *Stream) cookie(name string) (string, bool) {
