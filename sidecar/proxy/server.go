@@ -48,6 +48,7 @@ type Server struct {
 	opts    Options
 	loops   []*loop.Loop
 	workers []*pipeline.Worker
+	streams []*http2.Streams // of each loop
 	table   *upstream.Table
 
 	mu        sync.Mutex
@@ -75,7 +76,9 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 		s.loops = append(s.loops, l)
-		w := &pipeline.Worker{Loop: l, Dialer: dialer{}, Rand: balancer.DefaultRand}
+		streams := http2.NewStreams(l)
+		s.streams = append(s.streams, streams)
+		w := &pipeline.Worker{Loop: l, Dialer: dialer{streams}, Rand: balancer.DefaultRand}
 		if o.Stats != nil {
 			w.Rec = newRecorder(o.Stats)
 		}
@@ -88,12 +91,12 @@ func New(o Options) (*Server, error) {
 // Table is the table of upstreams.
 func (s *Server) Table() *upstream.Table { return s.table }
 
-// dialer makes upstream connections of either protocol.
-type dialer struct{}
+// dialer makes a loop's upstream connections of either protocol.
+type dialer struct{ streams *http2.Streams }
 
-func (dialer) Dial(p *upstream.Pool, proto snapshot.Protocol) (upstream.Conn, error) {
+func (d dialer) Dial(p *upstream.Pool, proto snapshot.Protocol) (upstream.Conn, error) {
 	if proto == snapshot.HTTP2 {
-		return http2.Dial(p)
+		return http2.Dial(p, d.streams)
 	}
 	return http1.Dial(p)
 }
@@ -227,6 +230,8 @@ func (s *Server) closeListener(l *listener, drain bool) {
 	l.file.Close()
 }
 
+func (a *acceptor) streams() *http2.Streams { return a.srv.streams[a.w.Loop.Index] }
+
 // OnAccept gives a connection to the loop that has the fewest.
 func (a *acceptor) OnAccept(fd int, peer netip.AddrPort) {
 	best := a.w.Loop.Index
@@ -260,7 +265,7 @@ func (a *acceptor) take(fd int, peer netip.AddrPort) {
 	case cfg.HTTP.Codec == snapshot.HTTP1:
 		http1.NewServerConn(c, a.w, &a.l.Listener, a.conns, peer, nil)
 	case cfg.HTTP.Codec == snapshot.HTTP2:
-		http2.NewServerConn(c, a.w, &a.l.Listener, a.conns, peer, nil)
+		http2.NewServerConn(c, a.w, a.streams(), &a.l.Listener, a.conns, peer, nil)
 	default:
 		a.conns[sn] = struct{}{}
 		sn.c = c

@@ -45,7 +45,7 @@ func (sn *sniffer) OnRead(c *loop.Conn) {
 		return
 	case 1:
 		sn.done()
-		http2.NewServerConn(c, sn.a.w, &sn.a.l.Listener, sn.a.conns, sn.peer, b)
+		http2.NewServerConn(c, sn.a.w, sn.a.streams(), &sn.a.l.Listener, sn.a.conns, sn.peer, b)
 	default:
 		sn.done()
 		http1.NewServerConn(c, sn.a.w, &sn.a.l.Listener, sn.a.conns, sn.peer, b)

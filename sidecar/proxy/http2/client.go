@@ -21,14 +21,14 @@ type ClientConn struct {
 	draining bool // out of the pool
 }
 
-// Dial begins a connection for a pool.
-func Dial(p *upstream.Pool) (*ClientConn, error) {
+// Dial begins a connection for a pool; streams is its loop's.
+func Dial(p *upstream.Pool, streams *Streams) (*ClientConn, error) {
 	cc := &ClientConn{pool: p, dialing: true}
 	c, err := p.Loop.Dial(p.Host.Network, p.Host.Address, cc)
 	if err != nil {
 		return nil, err
 	}
-	cc.init(c, p.Loop, cc, false)
+	cc.init(c, streams, cc, false)
 	d := p.Host.Cluster().Config().ConnectTimeout
 	if d <= 0 {
 		d = time.Second
@@ -301,7 +301,11 @@ func (cs *clientStream) Pause(on bool) { cs.st().Pause(on) }
 func (cs *clientStream) Cancel() {
 	st := cs.st()
 	st.s = nil
-	if st.closed || st.inEnd && st.outEnd {
+	if st.closed {
+		st.h.spare.bury(st)
+		return
+	}
+	if st.inEnd && st.outEnd {
 		return
 	}
 	code := ErrCancel

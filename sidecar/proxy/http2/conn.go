@@ -31,7 +31,8 @@ type conn struct {
 	server  bool
 	dec     hpack.Decoder
 	enc     hpack.Encoder
-	part    []byte // the beginning of a frame that is not whole
+	part    []byte // the beginning of a frame that is not whole, lent by the loop
+	spare   *Streams
 	streams map[uint32]*stream
 	waiters []*stream // streams that have something to send or say when the socket or the connection's window opens
 
@@ -60,8 +61,9 @@ type conn struct {
 	debugText string
 }
 
-func (h *conn) init(c *loop.Conn, lp *loop.Loop, s side, server bool) {
-	h.c, h.lp, h.side, h.server = c, lp, s, server
+func (h *conn) init(c *loop.Conn, pool *Streams, s side, server bool) {
+	lp := pool.lp
+	h.c, h.lp, h.spare, h.side, h.server = c, lp, pool, s, server
 	h.streams = map[uint32]*stream{}
 	h.sendWin, h.initSend, h.maxFrame, h.maxStreams = defaultWindow, defaultWindow, minMaxFrame, assumedMaxStreams
 	h.recvWin, h.since = connWindow, lp.Now()
@@ -106,15 +108,24 @@ func (h *conn) OnRead(c *loop.Conn) {
 			h.end()
 			return
 		}
-		if len(rest) == 0 {
-			h.part = nil
-		} else {
-			h.part = append(h.part[:0], rest...)
-		}
+		h.keep(rest)
 		if turn >= 256<<10 {
 			c.Yield()
 			return
 		}
+	}
+}
+
+// keep holds the beginning of a frame until the next read.
+func (h *conn) keep(rest []byte) {
+	if len(rest) > 0 {
+		if h.part == nil {
+			h.part = h.lp.Buf()
+		}
+		h.part = append(h.part[:0], rest...)
+	} else if h.part != nil {
+		h.lp.FreeBuf(h.part)
+		h.part = nil
 	}
 }
 
@@ -492,6 +503,7 @@ func (h *conn) wake() {
 	for _, st := range q {
 		st.waiting = false
 		if st.closed {
+			h.spare.bury(st)
 			continue
 		}
 		st.pump()
@@ -531,9 +543,11 @@ func (h *conn) end() {
 	}
 	h.closed = true
 	h.c.Close()
+	h.keep(nil)
 	for id, st := range h.streams {
 		delete(h.streams, id)
 		st.closed = true
+		h.spare.bury(st)
 		if s := st.s; s != nil {
 			st.s = nil
 			if h.server {
@@ -551,6 +565,7 @@ func (h *conn) remove(st *stream) {
 		return
 	}
 	st.closed = true
+	h.spare.bury(st)
 	delete(h.streams, st.id)
 	h.side.removed()
 }

@@ -23,11 +23,11 @@ type ServerConn struct {
 	ready bool
 }
 
-// NewServerConn takes over an accepted connection. initial is what was read from it already, the preface included.
-func NewServerConn(c *loop.Conn, w *pipeline.Worker, l *pipeline.Listener, set pipeline.ConnSet, peer netip.AddrPort, initial []byte) *ServerConn {
+// NewServerConn takes over an accepted connection; streams is its loop's. initial is what was read from it already, the preface included.
+func NewServerConn(c *loop.Conn, w *pipeline.Worker, streams *Streams, l *pipeline.Listener, set pipeline.ConnSet, peer netip.AddrPort, initial []byte) *ServerConn {
 	sc := &ServerConn{w: w, l: l, set: set, peer: peer, max: defaultMaxStreams}
 	set[sc] = struct{}{}
-	sc.init(c, w.Loop, sc, true)
+	sc.init(c, streams, sc, true)
 	sc.preface = len(Preface)
 	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil && cfg.HTTP.MaxStreams > 0 {
 		sc.max = int(cfg.HTTP.MaxStreams)
@@ -46,7 +46,9 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, l *pipeline.Listener, set p
 		if !ok && !sc.closed {
 			sc.end()
 		}
-		sc.part = append([]byte(nil), rest...)
+		if !sc.closed {
+			sc.keep(rest)
+		}
 	}
 	if l.LameDuck.Load() && !sc.closed {
 		sc.Drain()
@@ -294,7 +296,11 @@ func (ss *serverStream) Abort(*pipeline.Stream) {
 func (ss *serverStream) Finished(*pipeline.Stream) {
 	st := ss.st()
 	st.s = nil
-	if st.closed || st.inEnd {
+	if st.closed {
+		st.h.spare.bury(st)
+		return
+	}
+	if st.inEnd {
 		return
 	}
 	if st.outEnd {

@@ -27,13 +27,17 @@ type stream struct {
 	paused  bool // no credit for now
 	waiting bool // in h.waiters
 	closed  bool
+	buried  bool // with h.spare, to be recycled
 	noRoom  bool // Blocked said so: Writable is due
 	rst     bool // reset the stream after the last of q
 	headReq bool // the request was HEAD
+
+	next *stream // free list
 }
 
 func (h *conn) newStream(id uint32) *stream {
-	st := &stream{h: h, id: id, sendWin: h.initSend, recvWin: streamWindow, length: -1}
+	st := h.spare.get()
+	st.h, st.id, st.sendWin, st.recvWin, st.length = h, id, h.initSend, streamWindow, -1
 	h.streams[id] = st
 	return st
 }
