@@ -146,13 +146,19 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": " codec_type stat_prefix rds route_config http_filters " +
 		"common_http_protocol_options http_protocol_options http2_protocol_options server_name max_request_headers_kb stream_idle_timeout " +
 		"request_headers_timeout use_remote_address xff_num_trusted_hops via generate_request_id preserve_external_request_id normalize_path " +
-		"merge_slashes upgrade_configs ",
+		"merge_slashes upgrade_configs skip_xff_append append_x_forwarded_port always_set_request_id_in_response strip_matching_host_port " +
+		"strip_any_host_port strip_trailing_host_dot proxy_100_continue request_timeout drain_timeout delayed_close_timeout " +
+		"server_header_transformation path_with_escaped_slashes_action ",
 	"envoy.extensions.filters.network.http_connection_manager.v3.Rds":                                 " config_source route_config_name ",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                          " name typed_config is_optional disabled ",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": " upgrade_type enabled ",
-	"envoy.config.core.v3.HttpProtocolOptions":                                                        " idle_timeout max_connection_duration max_headers_count max_requests_per_connection ",
-	"envoy.config.core.v3.Http1ProtocolOptions":                                                       " ",
-	"envoy.config.core.v3.Http2ProtocolOptions":                                                       " max_concurrent_streams ",
+	"envoy.config.core.v3.HttpProtocolOptions": " idle_timeout max_connection_duration max_headers_count max_requests_per_connection " +
+		"headers_with_underscores_action ",
+	"envoy.config.core.v3.Http1ProtocolOptions": " allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format enable_trailers " +
+		"allow_chunked_length override_stream_error_on_invalid_http_message ",
+	"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat":                            " stateful_formatter ",
+	"envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": " ",
+	"envoy.config.core.v3.Http2ProtocolOptions":                                            " max_concurrent_streams ",
 
 	// HTTP filters.
 	"envoy.extensions.filters.http.router.v3.Router": " ",
@@ -241,6 +247,6 @@ var served = map[protoreflect.FullName]fieldSet{
 	"outrigger.v1.ClusterMetadata":  " internal local ",
 	"outrigger.v1.RouteMetadata":    " head_timeout path_pattern ",
 	"outrigger.v1.EndpointMetadata": " instance version ",
-	"outrigger.v1.ListenerMetadata": " direction ",
+	"outrigger.v1.ListenerMetadata": " direction forwarded ",
 	"outrigger.v1.RetryPolicy":      " attempts on any_method backoff base max per_try max_body_bytes statuses grpc_statuses ",
 }

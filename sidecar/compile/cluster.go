@@ -195,6 +195,9 @@ func upstreamHTTP(r *report, m *clusterv3.Cluster, out *snapshot.Cluster) {
 		if common.GetMaxConnectionDuration() != nil {
 			r.add(join(path, "common_http_protocol_options.max_connection_duration"), "is not served by this sidecar on upstreams")
 		}
+		if common.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
+			r.add(join(path, "common_http_protocol_options.headers_with_underscores_action"), "is not served by this sidecar on upstreams")
+		}
 		if common.GetMaxHeadersCount() != nil {
 			r.add(join(path, "common_http_protocol_options.max_headers_count"), "is not served by this sidecar on upstreams")
 		}
@@ -203,12 +206,14 @@ func upstreamHTTP(r *report, m *clusterv3.Cluster, out *snapshot.Cluster) {
 			switch h := p.ExplicitHttpConfig.GetProtocolConfig().(type) {
 			case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
 				out.Protocol = snapshot.HTTP1
+				upstreamHTTP1(r, join(path, "explicit_http_config.http_protocol_options"), h.HttpProtocolOptions)
 			case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
 				out.Protocol = snapshot.HTTP2
 				noStreams(r, join(path, "explicit_http_config"), h.Http2ProtocolOptions)
 			}
 		case *upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
 			out.Protocol = snapshot.Auto
+			upstreamHTTP1(r, join(path, "use_downstream_protocol_config.http_protocol_options"), p.UseDownstreamProtocolConfig.GetHttpProtocolOptions())
 			noStreams(r, join(path, "use_downstream_protocol_config"), p.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions())
 		}
 	}

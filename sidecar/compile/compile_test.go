@@ -153,7 +153,12 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		if l.HTTP == nil {
 			continue
 		}
-		fmt.Fprintf(w, "  http %+v\n", *l.HTTP)
+		h := *l.HTTP
+		h.Options = nil
+		fmt.Fprintf(w, "  http %+v\n", h)
+		if o := l.HTTP.Options; o != nil {
+			fmt.Fprintf(w, "  options %+v\n", *o)
+		}
 		if v.routes.active == nil {
 			continue
 		}

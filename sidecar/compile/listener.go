@@ -22,8 +22,9 @@ type listenerDef struct {
 	l     snapshot.Listener
 	chain []httpFilter
 	// Exactly one is set of an HTTP listener.
-	rds    string
-	inline *routev3.RouteConfiguration
+	rds       string
+	inline    *routev3.RouteConfiguration
+	forwarded bool // our metadata asks for Forwarded
 	// needs are the clusters of a TCP listener.
 	needs map[string]bool
 }
@@ -38,6 +39,7 @@ func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 	md := &outriggerv1.ListenerMetadata{}
 	ourMetadata(r, m.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
 	d.l.Direction = direction(m, md)
+	d.forwarded = md.GetForwarded()
 
 	chains, path := m.GetFilterChains(), "filter_chains[0]"
 	if f := m.GetDefaultFilterChain(); f != nil {
@@ -94,8 +96,6 @@ func direction(m *listenerv3.Listener, md *outriggerv1.ListenerMetadata) snapsho
 func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManager, d *listenerDef) {
 	h := &snapshot.HTTP{
 		StatPrefix:        m.GetStatPrefix(),
-		Via:               m.GetVia(),
-		ServerName:        m.GetServerName(),
 		UseRemoteAddress:  m.GetUseRemoteAddress().GetValue(),
 		TrustedHops:       int(min(m.GetXffNumTrustedHops(), 1<<16)),
 		GenerateRequestID: m.GetGenerateRequestId() == nil || m.GetGenerateRequestId().GetValue(),
@@ -111,11 +111,7 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 		MaxStreams:        m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue(),
 	}
 	d.l.HTTP = h
-	noControl(r, join(path, "via"), h.Via)
-	noControl(r, join(path, "server_name"), h.ServerName)
-	if m.GetCommonHttpProtocolOptions().GetMaxRequestsPerConnection() != nil {
-		r.add(join(path, "common_http_protocol_options.max_requests_per_connection"), "is not served by this sidecar on listeners")
-	}
+	h.Options = httpOptions(r, path, m, &d.l, d.forwarded)
 	switch m.GetCodecType() {
 	case hcmv3.HttpConnectionManager_AUTO:
 		h.Codec = snapshot.Auto

@@ -24,6 +24,7 @@ const (
 	XForwardedFor
 	XForwardedProto
 	XForwardedHost
+	XForwardedPort
 	XRequestID
 	Forwarded
 	Via
@@ -59,7 +60,7 @@ var knownNames = [numKnown]string{
 	TransferEncoding: "transfer-encoding", TE: "te", Trailer: "trailer", Upgrade: "upgrade",
 	ContentLength: "content-length", ContentType: "content-type", ContentEncoding: "content-encoding",
 	Expect: "expect", XForwardedFor: "x-forwarded-for", XForwardedProto: "x-forwarded-proto",
-	XForwardedHost: "x-forwarded-host", XRequestID: "x-request-id", Forwarded: "forwarded", Via: "via",
+	XForwardedHost: "x-forwarded-host", XForwardedPort: "x-forwarded-port", XRequestID: "x-request-id", Forwarded: "forwarded", Via: "via",
 	TraceParent: "traceparent", GRPCTimeout: "grpc-timeout", GRPCStatus: "grpc-status",
 	GRPCMessage: "grpc-message", RetryAfter: "retry-after", Cookie: "cookie", SetCookie: "set-cookie",
 	Authorization: "authorization", Date: "date", Server: "server", Location: "location",

@@ -64,8 +64,6 @@ type HTTP struct {
 	Routes *RoutesRef
 	// OnDemand fetches a virtual host that the table lacks; nil where there is no such discovery.
 	OnDemand OnDemand
-	// Via is appended to the Via field, or "" for none; ServerName is set as Server on our own answers.
-	Via, ServerName string
 	// UseRemoteAddress: the peer is the client; X-Forwarded-For gets its address appended. Otherwise the
 	// field's rightmost untrusted address is the client.
 	UseRemoteAddress bool
@@ -77,8 +75,10 @@ type HTTP struct {
 	// StripInternal removes fields that only sidecars exchange (ReasonHeader, AttemptHeader): at the edge and
 	// towards the application.
 	StripInternal bool
-	// Upgrades lists the upgrade tokens that are let through, in lower case: "websocket".
+	// Upgrades lists the upgrade tokens that are let through, in lower case: "websocket", "connect".
 	Upgrades []string
+	// Options is what few listeners ask for; nil where all of it is off.
+	Options *HTTPOptions
 
 	// Durations; 0 means none.
 	IdleTimeout       time.Duration // a connection with no exchange

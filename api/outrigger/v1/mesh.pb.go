@@ -237,7 +237,9 @@ func (x *EndpointMetadata) GetVersion() string {
 type ListenerMetadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// direction says what Listener.traffic_direction cannot.
-	Direction     ListenerMetadata_Direction `protobuf:"varint,1,opt,name=direction,proto3,enum=outrigger.v1.ListenerMetadata_Direction" json:"direction,omitempty"`
+	Direction ListenerMetadata_Direction `protobuf:"varint,1,opt,name=direction,proto3,enum=outrigger.v1.ListenerMetadata_Direction" json:"direction,omitempty"`
+	// forwarded: requests get an element of the Forwarded field (RFC 7239).
+	Forwarded     bool `protobuf:"varint,2,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +281,13 @@ func (x *ListenerMetadata) GetDirection() ListenerMetadata_Direction {
 	return ListenerMetadata_DIRECTION_UNSPECIFIED
 }
 
+func (x *ListenerMetadata) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
+}
+
 var File_outrigger_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_outrigger_v1_mesh_proto_rawDesc = "" +
@@ -292,9 +301,10 @@ const file_outrigger_v1_mesh_proto_rawDesc = "" +
 	"\fpath_pattern\x18\x02 \x01(\tR\vpathPattern\"H\n" +
 	"\x10EndpointMetadata\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\"\x96\x01\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"\xb4\x01\n" +
 	"\x10ListenerMetadata\x12F\n" +
-	"\tdirection\x18\x01 \x01(\x0e2(.outrigger.v1.ListenerMetadata.DirectionR\tdirection\":\n" +
+	"\tdirection\x18\x01 \x01(\x0e2(.outrigger.v1.ListenerMetadata.DirectionR\tdirection\x12\x1c\n" +
+	"\tforwarded\x18\x02 \x01(\bR\tforwarded\":\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDIRECTION_EDGE\x10\x01BBZ@github.com/outrigger-mesh/outrigger/api/outrigger/v1;outriggerv1b\x06proto3"

@@ -1,6 +1,8 @@
 package http1
 
 import (
+	"time"
+
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 )
@@ -157,10 +159,17 @@ func (sc *ServerConn) RunOnLoop() {
 	}
 }
 
+func (sc *ServerConn) lingerTime() time.Duration {
+	if cfg := sc.l.Config.Load(); cfg.HTTP != nil && cfg.HTTP.Options != nil && cfg.HTTP.Options.LingerTimeout > 0 {
+		return cfg.HTTP.Options.LingerTimeout
+	}
+	return lingerTime
+}
+
 // linger closes the writing side and reads what still comes, so that the answer is not lost to a reset.
 func (sc *ServerConn) linger() {
 	sc.state = srvLingering
-	sc.w.Loop.SetTimer(&sc.timer, lingerTime, sc)
+	sc.w.Loop.SetTimer(&sc.timer, sc.lingerTime(), sc)
 	sc.c.Pause(false)
 	sc.c.CloseWrite()
 	if sc.c.Closed() {

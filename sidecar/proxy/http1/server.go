@@ -31,9 +31,10 @@ type ServerConn struct {
 
 	oldAt      int64 // when the connection has reached its age; 0 never
 	closeAfter bool  // the connection ends with the current response
-	chunked    bool  // the response goes out in chunks
-	noBody     bool  // the response has no body on the wire (HEAD, 204, 304)
-	tunnel     bool  // after 101: bytes both ways
+	served     uint32
+	chunked    bool // the response goes out in chunks
+	noBody     bool // the response has no body on the wire (HEAD, 204, 304)
+	tunnel     bool // after 101: bytes both ways
 	blocked    bool
 	stalled    bool // no request is begun until the answers to those before have gone out
 	ending     bool // Drain was called
@@ -250,6 +251,11 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 	sc.state = srvBusy
 	sc.w.Loop.StopTimer(&sc.timer)
 	sc.closeAfter = sc.frame.Close || sc.ending || sc.l.LameDuck.Load() || sc.oldAt != 0 && sc.w.Loop.Now() > sc.oldAt
+	if o := s.HTTP().Options; o != nil && o.MaxRequests > 0 {
+		if sc.served++; sc.served >= o.MaxRequests {
+			sc.closeAfter = true
+		}
+	}
 	sc.chunked, sc.noBody, sc.tunnel = false, false, false
 	sc.body.InitRequest(&sc.frame)
 	s.Peer = sc.peer
@@ -269,11 +275,8 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 		sc.refuse(s, &Error{405, "CONNECT is not served here"})
 		return
 	}
-	if sc.frame.Expect && !sc.body.Done() {
-		s.Req.Header.DelKnown(exchange.Expect)
-		if sc.n == n && !sc.frame.HTTP10 {
-			sc.c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
-		}
+	if sc.frame.Expect && !sc.body.Done() && s.ExpectContinue() && sc.n == n && !sc.frame.HTTP10 {
+		sc.c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 	}
 	s.Begin(sc.body.Done() && !upgrade)
 	if sc.s != s {
@@ -435,7 +438,7 @@ func (sc *ServerConn) OnDrained(*loop.Conn) {
 		}
 	}
 	if sc.state == srvLingering {
-		sc.w.Loop.SetTimer(&sc.timer, lingerTime, sc)
+		sc.w.Loop.SetTimer(&sc.timer, sc.lingerTime(), sc)
 	}
 	if sc.stalled {
 		sc.stalled = false
@@ -443,6 +446,9 @@ func (sc *ServerConn) OnDrained(*loop.Conn) {
 		sc.RunOnLoop()
 	}
 }
+
+// Local is the connection's own address.
+func (sc *ServerConn) Local() netip.AddrPort { return sc.c.Local() }
 
 // OnConnect does nothing: the connection was accepted.
 func (sc *ServerConn) OnConnect(*loop.Conn, error) {}

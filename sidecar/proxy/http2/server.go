@@ -12,15 +12,16 @@ import (
 // ServerConn is the server's side of a connection.
 type ServerConn struct {
 	conn
-	w     *pipeline.Worker
-	l     *pipeline.Listener
-	set   pipeline.ConnSet
-	peer  netip.AddrPort
-	timer loop.Timer
-	age   loop.Timer
-	max   int
-	final bool // the last GOAWAY has been sent
-	ready bool
+	w      *pipeline.Worker
+	l      *pipeline.Listener
+	set    pipeline.ConnSet
+	peer   netip.AddrPort
+	timer  loop.Timer
+	age    loop.Timer
+	max    int
+	served uint32
+	final  bool // the last GOAWAY has been sent
+	ready  bool
 }
 
 // NewServerConn takes over an accepted connection; streams is its loop's. initial is what was read from it already, the preface included.
@@ -119,9 +120,13 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 	s.Bind((*serverStream)(st))
 	s.Peer = sc.peer
 	s.Proto = exchange.HTTP2
-	if s.Req.Header.Has(exchange.Expect) && !end {
-		s.Req.Header.DelKnown(exchange.Expect)
+	if s.Req.Header.Has(exchange.Expect) && !end && s.ExpectContinue() {
 		sc.writeHeaders(id, false, func(dst []byte) []byte { return sc.enc.Status(dst, 100) })
+	}
+	if o := s.HTTP().Options; o != nil && o.MaxRequests > 0 {
+		if sc.served++; sc.served >= o.MaxRequests {
+			sc.Drain()
+		}
 	}
 	s.Begin(end)
 	return !sc.closed
@@ -226,13 +231,20 @@ func (sc *ServerConn) Drain() {
 	}
 	sc.sentAway = true
 	sc.c.SetOut(appendGoAway(sc.c.Out(), maxWindow, ErrNo, ""))
-	sc.lp.SetTimer(&sc.timer, goAwayGrace, sc)
+	d := goAwayGrace
+	if cfg := sc.l.Config.Load(); cfg.HTTP != nil && cfg.HTTP.Options != nil && cfg.HTTP.Options.DrainTimeout > 0 {
+		d = cfg.HTTP.Options.DrainTimeout
+	}
+	sc.lp.SetTimer(&sc.timer, d, sc)
 }
 
 // serverStream is a stream as the exchange's downstream.
 type serverStream stream
 
 func (ss *serverStream) st() *stream { return (*stream)(ss) }
+
+// Local is the connection's own address.
+func (ss *serverStream) Local() netip.AddrPort { return ss.h.c.Local() }
 
 // SendInformational sends a 1xx head.
 func (ss *serverStream) SendInformational(s *pipeline.Stream) {

@@ -82,6 +82,7 @@ func (s *Stream) park() bool {
 		}
 		s.gate.Store(gateSuspended)
 		if !s.bufferResp {
+			s.askForBody()
 			s.pauseDown(false) // more than is held while nobody asks for it may be wanted
 		}
 		return true

@@ -173,7 +173,8 @@ type Stream struct {
 	bufferResp bool
 	deadline   loop.Timer // request timeout, later idle timeout
 	waitTimer  loop.Timer
-	expires    int64 // absolute end from grpc-timeout, or 0
+	upload     *loop.Timer // for a request that has to be whole in time; nil until one had to
+	expires    int64       // absolute end from grpc-timeout, or 0
 	lastMove   int64
 	pickedAt   int64
 	firstByte  int64
@@ -198,6 +199,8 @@ type Stream struct {
 	pausedUp    bool
 	idleTimer   bool // deadline is the idle timer
 	detached    bool
+	// Continue says who answers a caller's Expect.
+	Continue ContinueMode
 	// Bytes counts what was relayed of the bodies.
 	BytesIn, BytesOut int64
 	// Status is the answer's.
@@ -260,6 +263,7 @@ func (w *Worker) recycle(s *Stream) {
 	s.admitted, s.selfSuspend, s.reqEnd, s.reqTrailers, s.keep, s.bodyGone = false, false, false, false, false, false
 	s.upEnd, s.respTrail, s.headSent, s.pausedDown, s.pausedUp, s.idleTimer = false, false, false, false, false, false
 	s.detached, s.bufferResp = false, false
+	s.Continue = ContinueDone
 	s.BytesIn, s.BytesOut, s.Status = 0, 0, 0
 	s.gate.Store(gateRunning)
 	if w.nfree < maxFree {

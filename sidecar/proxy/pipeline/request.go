@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -11,9 +10,11 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
 
-// requestID keeps or makes the x-request-id.
+// requestID keeps or makes the x-request-id. That of a caller from outside is not believed, unless told (Envoy:
+// preserve_external_request_id).
 func (s *Stream) requestID() {
-	if v, ok := s.Req.Header.GetKnown(exchange.XRequestID); ok && v != "" && len(v) <= 128 {
+	if v, ok := s.Req.Header.GetKnown(exchange.XRequestID); ok && v != "" && len(v) <= 128 &&
+		(s.http.PreserveRequestID || !s.http.UseRemoteAddress) {
 		s.ID = v
 		return
 	}
@@ -44,48 +45,6 @@ func appendHex(b []byte, v uint64, n int) []byte {
 		b = append(b, digits[v>>(4*uint(i))&15])
 	}
 	return b
-}
-
-// forwardedFor reads and extends X-Forwarded-For (Envoy: use_remote_address, xff_num_trusted_hops).
-func (s *Stream) forwardedFor() {
-	h := &s.Req.Header
-	old, has := h.GetKnown(exchange.XForwardedFor)
-	if n := s.http.TrustedHops; n > 0 && has {
-		// with use_remote_address the peer is the last hop, and one of the trusted ones
-		if s.http.UseRemoteAddress {
-			n--
-		}
-		v := old
-		for ; n > 0; n-- {
-			i := strings.LastIndexByte(v, ',')
-			if i < 0 {
-				v = ""
-				break
-			}
-			v = v[:i]
-		}
-		if v != "" {
-			last := strings.TrimSpace(v[strings.LastIndexByte(v, ',')+1:])
-			if a, err := netip.ParseAddr(last); err == nil {
-				s.Client = a
-			}
-		}
-	}
-	if s.http.UseRemoteAddress && s.Peer.IsValid() {
-		b := s.Alloc(len(old) + 2 + 48)[:0]
-		if has {
-			b = append(append(b, old...), ", "...)
-		}
-		b = s.Peer.Addr().AppendTo(b)
-		h.SetKnown(exchange.XForwardedFor, viewString(b))
-		if !h.Has(exchange.XForwardedProto) {
-			p := "http"
-			if s.Secure {
-				p = "https"
-			}
-			h.AddKnown(exchange.XForwardedProto, p)
-		}
-	}
 }
 
 // normalize applies RFC 3986 §6 to the path as Envoy's normalize_path does; false: the path cannot be.
@@ -145,7 +104,7 @@ func normalizePath(p string) (string, bool) {
 			if unreserved(d) {
 				b = append(b, d)
 			} else {
-				b = append(b, '%', upper(path[i+1]), upper(path[i+2]))
+				b = append(b, path[i:i+3]...) // the service may care for the case of hex digits
 			}
 			i += 2
 		default:
@@ -162,10 +121,9 @@ func normalizePath(p string) (string, bool) {
 				out = append(out, "")
 			}
 		case "..":
-			if len(out) <= 1 {
-				return "", false // above the root
+			if len(out) > 1 { // above the root is the root (RFC 3986 §5.2.4)
+				out = out[:len(out)-1]
 			}
-			out = out[:len(out)-1]
 			if last {
 				out = append(out, "")
 			}
@@ -188,13 +146,6 @@ func unhex(c byte) byte {
 		return c | 0x20 - 'a' + 10
 	}
 	return 255
-}
-
-func upper(c byte) byte {
-	if c >= 'a' && c <= 'f' {
-		return c - 0x20
-	}
-	return c
 }
 
 func unreserved(c byte) bool {

@@ -11,8 +11,8 @@ import (
 // UpstreamInformational is called by the upstream codec with a 1xx head in s.Resp, but 101.
 func (s *Stream) UpstreamInformational() {
 	s.lastMove = s.w.Loop.Now()
-	if s.phase == phaseTry && s.Resp.Status != 100 { // the downstream codec says Continue itself
-		s.down.SendInformational(s)
+	if s.phase == phaseTry && (s.Resp.Status != 100 || s.Continue == ContinueUpstream) {
+		s.sendInformational()
 	}
 	s.Resp.Reset()
 }
@@ -221,6 +221,9 @@ func (s *Stream) sendResponse() {
 		s.Resp.Header.DelKnown(exchange.ContentLength)
 		s.Resp.ContentLength = -1
 	}
+	if o := s.http.Options; o != nil {
+		s.finishHead(o)
+	}
 	if s.Local {
 		body := s.LocalBody
 		if s.GRPC || s.Req.Method == "HEAD" || body == "" {
@@ -318,9 +321,6 @@ func (s *Stream) localHead() {
 	s.Resp.ContentLength = int64(len(s.LocalBody))
 	if s.LocalBody != "" && !h.Has(exchange.ContentType) {
 		h.AddKnown(exchange.ContentType, "text/plain; charset=utf-8")
-	}
-	if s.http.ServerName != "" && !h.Has(exchange.Server) {
-		h.AddKnown(exchange.Server, s.http.ServerName)
 	}
 }
 

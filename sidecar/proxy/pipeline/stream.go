@@ -29,6 +29,9 @@ func (s *Stream) Begin(end bool) {
 		s.fail(503, exchange.Draining, "this instance is being withdrawn")
 		return
 	}
+	if o := s.http.Options; o != nil && !s.prepare(o) {
+		return
+	}
 	if !s.normalize() {
 		s.fail(400, exchange.DownstreamProtocolError, "malformed path")
 		return
@@ -121,7 +124,7 @@ func (s *Stream) RequestData(b []byte, end bool) {
 	s.BytesIn += int64(len(b))
 	s.hasBody = true
 	if end {
-		s.reqEnd = true
+		s.requestEnded()
 	}
 	if s.phase >= phaseDone {
 		return
@@ -170,7 +173,8 @@ func (s *Stream) RequestTrailers() {
 			s.body = append(s.body, tail...)
 		}
 	}
-	s.reqEnd, s.reqTrailers = true, true
+	s.requestEnded()
+	s.reqTrailers = true
 	if s.up != nil {
 		s.startTimeout()
 		s.up.SendTrailers(s)
@@ -252,8 +256,12 @@ func (s *Stream) DownstreamMalformed(reason string) {
 
 // OnTimer is called by the loop.
 func (s *Stream) OnTimer(t *loop.Timer) {
-	if t == &s.deadline {
+	switch t {
+	case &s.deadline:
 		s.timedOut()
+		return
+	case s.upload:
+		s.uploadLate()
 		return
 	}
 	k := s.wait
@@ -305,14 +313,6 @@ func (s *Stream) clusterName() string {
 	return "the upstream"
 }
 
-// ClientFromPeer sets the client's address: the peer, or what trusted hops say.
-func (s *Stream) ClientFromPeer() {
-	s.Client = s.Peer.Addr()
-	if s.http.UseRemoteAddress || s.http.TrustedHops > 0 {
-		s.forwardedFor()
-	}
-}
-
 // finish ends the exchange. whole says that the response went out completely.
 func (s *Stream) finish(whole bool) {
 	if s.phase == phaseDone {
@@ -323,6 +323,7 @@ func (s *Stream) finish(whole bool) {
 	lp := s.w.Loop
 	lp.StopTimer(&s.deadline)
 	lp.StopTimer(&s.waitTimer)
+	s.stopUpload()
 	s.wait = waitNone
 	if s.cancelWant != nil {
 		s.cancelWant()
