@@ -85,6 +85,8 @@ type Request struct {
 	Class uint8
 	// Client is the caller's address, as far as it can be trusted.
 	Client netip.Addr
+	// Destination is where the caller meant to connect, for pickers that send it there; else the zero value.
+	Destination netip.AddrPort
 	// Override, if set and eligible, is to be chosen (sticky sessions).
 	Override *Endpoint
 	// Tried holds the endpoints of earlier tries of the same exchange.

@@ -32,6 +32,8 @@ nginx nginx
 python3 python3
 node nodejs
 java openjdk-17-jdk-headless
+nft nftables
+ip iproute2
 LIST
 if ! missing python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then packages="$packages python3-venv"; fi
 case "$packages" in *" python3"*) packages="$packages python3-venv" ;; esac

@@ -140,7 +140,11 @@ func Table() Rules {
 				Reason: "a store keeps revisions and judges nothing",
 			},
 			{
-				Package: "controlplane/host/...", Ours: []string{"controlplane/model", "controlplane/xds", "controlplane/resolve", "controlplane/store", "supervisor/...", "discovery/...", "api/...", "policy/...", "internal/..."},
+				Package: "controlplane/intercept/...", Ours: []string{"internal/..."},
+				Reason: "rules of the kernel's are made of plain values; who needs them is known to host",
+			},
+			{
+				Package: "controlplane/host/...", Ours: []string{"controlplane/intercept", "controlplane/model", "controlplane/xds", "controlplane/resolve", "controlplane/store", "supervisor/...", "discovery/...", "api/...", "policy/...", "internal/..."},
 				Reason: "the host turns the model into processes; it does not answer users or sidecars",
 			},
 
@@ -182,6 +186,10 @@ func Table() Rules {
 			{
 				From: []string{"..."}, Except: []string{"controlplane/store/embedded/...", "controlplane/host/..."}, Import: []string{"go.etcd.io/bbolt"},
 				Reason: "the file format of a store is known to that store alone",
+			},
+			{
+				From: []string{"..."}, Except: []string{"controlplane/intercept/..."}, Import: []string{"github.com/google/nftables"},
+				Reason: "tables of nftables are changed in one place, which touches none but its own",
 			},
 			{
 				From: []string{"..."}, Except: []string{"cmd/outrigger/...", "tools/..."}, Import: []string{"github.com/spf13"},

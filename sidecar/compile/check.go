@@ -136,7 +136,10 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.type.matcher.v3.RegexMatcher.GoogleRE2":  " ",
 
 	// Listeners.
-	"envoy.config.listener.v3.Listener":                                                    " name address filter_chains default_filter_chain metadata traffic_direction stat_prefix enable_reuse_port ",
+	"envoy.config.listener.v3.Listener": " name address filter_chains default_filter_chain metadata traffic_direction stat_prefix enable_reuse_port " +
+		"use_original_dst bind_to_port listener_filters ",
+	"envoy.config.listener.v3.ListenerFilter":                                              " name typed_config ",
+	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":                        " ",
 	"envoy.config.listener.v3.FilterChain":                                                 " name filters filter_chain_match metadata ",
 	"envoy.config.listener.v3.FilterChainMatch":                                            " ",
 	"envoy.config.listener.v3.Filter":                                                      " name typed_config ",

@@ -59,8 +59,10 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 			if m.GetLoadAssignment() != nil {
 				r.add("load_assignment", "has no place in a cluster of type EDS")
 			}
+		case clusterv3.Cluster_ORIGINAL_DST:
+			c.originalDst(r, m, out)
 		default:
-			r.add("type", "%v is not served by this sidecar; STATIC and EDS are", t.Type)
+			r.add("type", "%v is not served by this sidecar; STATIC, EDS and ORIGINAL_DST are", t.Type)
 		}
 	default:
 		if t != nil {
@@ -70,7 +72,9 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 		d.inline = endpoints(r, "load_assignment", m.GetLoadAssignment())
 	}
 	out.ConnectTimeout = duration(r, "connect_timeout", m.GetConnectTimeout(), 0)
-	c.balance(r, m, out)
+	if !out.OriginalDst {
+		c.balance(r, m, out)
+	}
 	upstreamHTTP(r, m, out)
 	thresholds(r, m.GetCircuitBreakers(), out)
 	out.Outlier = outlier(r, m.GetOutlierDetection())
@@ -82,6 +86,21 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 	ourMetadata(r, m.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
 	out.Internal, out.Local = md.GetInternal(), md.GetLocal()
 	return d
+}
+
+// originalDst reads what is particular to a cluster whose endpoint is where the caller meant to connect.
+func (c *Compiler) originalDst(r *report, m *clusterv3.Cluster, out *snapshot.Cluster) {
+	out.OriginalDst = true
+	out.Strategy = c.strategies[roundrobin.Name] // has no say, but every cluster has one
+	if m.GetLbPolicy() != clusterv3.Cluster_CLUSTER_PROVIDED || m.GetLoadBalancingPolicy() != nil {
+		r.add("lb_policy", "must be CLUSTER_PROVIDED in a cluster of type ORIGINAL_DST")
+	}
+	if m.GetLoadAssignment() != nil {
+		r.add("load_assignment", "has no place in a cluster of type ORIGINAL_DST")
+	}
+	if len(m.GetHealthChecks()) > 0 {
+		r.add("health_checks", "have no place in a cluster of type ORIGINAL_DST")
+	}
 }
 
 // balance chooses the first policy that this sidecar knows, else lb_policy.

@@ -229,8 +229,8 @@ func (c *Compiler) set(now time.Time, r *report, res *Result, typ string, s Reso
 		}
 		c.clusters[s.Name] = &clusterState{def: d}
 		res.Clusters = append(res.Clusters, s.Name)
-		eps, known := d.inline, d.eds == ""
-		if !known {
+		eps, known := d.inline, d.eds == "" && !d.c.OriginalDst
+		if d.eds != "" {
 			eps, known = c.endpoints[d.eds]
 		}
 		if known {

@@ -127,6 +127,9 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		k := sink.clusters[name]
 		fmt.Fprintf(w, "cluster %s strategy=%s lb=%+v protocol=%d connect=%v max=%d/%d/%d internal=%v local=%v\n", name, k.Strategy.Name(), k.LB,
 			k.Protocol, k.ConnectTimeout, k.MaxConnections, k.MaxPending, k.MaxRequests, k.Internal, k.Local)
+		if k.OriginalDst {
+			fmt.Fprintf(w, "  original destination\n")
+		}
 		if k.Budget != nil {
 			fmt.Fprintf(w, "  budget %+v\n", *k.Budget)
 		}
@@ -147,6 +150,9 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		}
 		l := v.def.l
 		fmt.Fprintf(w, "listener %s %s %s direction=%d\n", name, l.Network, l.Address, l.Direction)
+		if l.HandOver || l.Unbound {
+			fmt.Fprintf(w, "  hands over=%v unbound=%v\n", l.HandOver, l.Unbound)
+		}
 		if l.TCP != nil {
 			fmt.Fprintf(w, "  tcp idle=%v clusters=%s\n", l.TCP.IdleTimeout, split(l.TCP.Clusters))
 		}

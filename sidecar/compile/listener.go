@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
@@ -36,6 +37,7 @@ func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 		r.add("name", "is missing")
 	}
 	d.l.Network, d.l.Address = address(r, "address", m.GetAddress())
+	originalDst(r, m, &d.l)
 	md := &outriggerv1.ListenerMetadata{}
 	ourMetadata(r, m.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
 	d.l.Direction = direction(m, md)
@@ -71,6 +73,28 @@ func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 		r.add(path, "filter of type %q is not served by this sidecar", any.GetTypeUrl())
 	}
 	return d
+}
+
+// originalDst reads whether connections that the kernel redirected go to the listener that they were meant for. Where they do not, the
+// listener itself takes them; a cluster of type ORIGINAL_DST knows their destination all the same.
+func originalDst(r *report, m *listenerv3.Listener, l *snapshot.Listener) {
+	l.HandOver = m.GetUseOriginalDst().GetValue()
+	l.Unbound = m.GetBindToPort() != nil && !m.GetBindToPort().GetValue()
+	for i, f := range m.GetListenerFilters() {
+		path := at("", "listener_filters", i) + ".typed_config"
+		switch any := f.GetTypedConfig(); any.GetTypeUrl() {
+		case typeURL("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"):
+			unpack(r, path, any, &originaldstv3.OriginalDst{})
+		default:
+			r.add(path, "filter of type %q is not served by this sidecar", any.GetTypeUrl())
+		}
+	}
+	if l.Network == "unix" && (l.HandOver || l.Unbound) {
+		r.add("address", "is a Unix socket, which no connection is redirected to")
+	}
+	if l.HandOver && l.Unbound {
+		r.add("bind_to_port", "is false where use_original_dst is set: nothing would be handed over")
+	}
 }
 
 // direction follows metadata, the listener's traffic direction, and our own names, in this order.

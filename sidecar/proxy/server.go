@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/balancer"
@@ -50,6 +51,9 @@ type Server struct {
 	workers []*pipeline.Worker
 	streams []*http2.Streams // of each loop
 	table   *upstream.Table
+
+	// meant are the unbound listeners, by the address for which they are.
+	meant atomic.Pointer[map[netip.AddrPort]*listener]
 
 	mu        sync.Mutex
 	listeners map[string]*listener
@@ -130,7 +134,7 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 	}
 	for name, l := range s.listeners {
 		c := snap.Listeners[name]
-		if c != nil && c.Network == l.network && c.Address == l.address && (c.HTTP != nil) == (l.Config.Load().HTTP != nil) {
+		if c != nil && c.Network == l.network && c.Address == l.address && c.Unbound == (l.file == nil) && (c.HTTP != nil) == (l.Config.Load().HTTP != nil) {
 			continue
 		}
 		delete(s.listeners, name)
@@ -152,7 +156,25 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 		}
 		s.listeners[name] = l
 	}
+	s.meant.Store(unbound(s.listeners))
 	return errors.Join(errs...)
+}
+
+// unbound are the listeners without a socket; nil where there are none.
+func unbound(all map[string]*listener) *map[netip.AddrPort]*listener {
+	var out map[netip.AddrPort]*listener
+	for _, l := range all {
+		if ap, err := netip.ParseAddrPort(l.address); err == nil && l.file == nil {
+			if out == nil {
+				out = map[netip.AddrPort]*listener{}
+			}
+			out[ap] = l
+		}
+	}
+	if out == nil {
+		return nil
+	}
+	return &out
 }
 
 // Addr is the actual address of a listener, "" where there is none of that name.
@@ -166,20 +188,25 @@ func (s *Server) Addr(name string) string {
 }
 
 func (s *Server) open(c *snapshot.Listener) (*listener, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	f, actual, err := s.opts.Sockets.Listen(ctx, c.Name, c.Network, c.Address)
-	if err != nil {
-		return nil, err
-	}
-	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: actual, file: f}
+	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: c.Address}
 	l.Config.Store(c)
+	if !c.Unbound {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		var err error
+		if l.file, l.actual, err = s.opts.Sockets.Listen(ctx, c.Name, c.Network, c.Address); err != nil {
+			return nil, err
+		}
+	}
 	for i := range s.loops { // all of them before the first accepts, which may hand a connection to any
 		l.acceptors = append(l.acceptors, &acceptor{srv: s, l: l, w: s.workers[i], conns: pipeline.ConnSet{}})
 	}
+	if c.Unbound {
+		return l, nil
+	}
 	// Not by Fd, which makes the socket blocking for everybody who holds it: a sidecar whose successor this is would then be
 	// stuck in accept.
-	raw, err := f.SyscallConn()
+	raw, err := l.file.SyscallConn()
 	if err == nil {
 		cerr := raw.Control(func(fd uintptr) {
 			err = s.onLoops(func(i int) (err error) {
@@ -227,7 +254,9 @@ func (s *Server) closeListener(l *listener, drain bool) {
 		}
 		return nil
 	})
-	l.file.Close()
+	if l.file != nil {
+		l.file.Close()
+	}
 }
 
 func (a *acceptor) streams() *http2.Streams { return a.srv.streams[a.w.Loop.Index] }
@@ -259,6 +288,13 @@ func (a *acceptor) take(fd int, peer netip.AddrPort) {
 		return
 	}
 	cfg := a.l.Config.Load()
+	if cfg.HandOver {
+		if to := a.srv.meantFor(c.OriginalDst()); to != nil {
+			a = to.acceptors[a.w.Loop.Index]
+			cfg = a.l.Config.Load()
+			sn.a = a
+		}
+	}
 	switch {
 	case cfg.TCP != nil:
 		newTCP(c, a, peer, nil)
@@ -271,6 +307,14 @@ func (a *acceptor) take(fd int, peer netip.AddrPort) {
 		sn.c = c
 		a.w.Loop.SetTimer(&sn.timer, sniffTime, sn)
 	}
+}
+
+// meantFor is the unbound listener for a destination, or nil.
+func (s *Server) meantFor(dst netip.AddrPort) *listener {
+	if m := s.meant.Load(); m != nil && dst.IsValid() {
+		return (*m)[dst]
+	}
+	return nil
 }
 
 // OnAcceptError is told of a shortage of descriptors or memory.

@@ -51,6 +51,11 @@ type Listener struct {
 	// Network is "tcp" or "unix"; Address "127.0.0.1:8080" or a path.
 	Network, Address string
 	Direction        Direction
+	// Unbound: no socket is opened; another listener hands over what was meant for Address (Envoy's bind_to_port: false).
+	Unbound bool
+	// HandOver: a connection that the kernel redirected here is handed to the unbound listener with the address that it was
+	// meant for, where there is one (Envoy's use_original_dst).
+	HandOver bool
 	// Exactly one of HTTP and TCP is set.
 	HTTP *HTTP
 	TCP  *TCPProxy
@@ -161,6 +166,9 @@ type Cluster struct {
 	Internal bool
 	// Local says that the endpoint is the sidecar's own instance.
 	Local bool
+	// OriginalDst: the endpoint is where the caller meant to connect when the kernel redirected it here. There are no others,
+	// and Strategy has no say.
+	OriginalDst bool
 
 	// Runtime is what sidecar/upstream keeps for the cluster's name.
 	Runtime Upstream

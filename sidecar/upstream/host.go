@@ -23,6 +23,7 @@ type Host struct {
 	// Total and Failed count tries.
 	Total, Failed atomic.Uint64
 
+	usedAt    atomic.Int64  // of a host that a destination made, in the clock of balancer.Deps
 	failures  atomic.Uint32 // in a row
 	ejections uint32        // in a row; guarded by the cluster's mutex
 	uneject   *time.Timer

@@ -8,6 +8,7 @@
 package upstream
 
 import (
+	"net/netip"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -139,6 +140,7 @@ type Cluster struct {
 	mu      sync.Mutex // guards what follows; taken on updates and ejections only
 	hosts   map[string]*Host
 	order   []*Host
+	byDst   map[netip.AddrPort]*Host // of a cluster whose endpoints are destinations
 	ejected int
 }
 
@@ -170,6 +172,12 @@ func (c *Cluster) rebuild(cfg *snapshot.Cluster) error {
 	eps := make([]*balancer.Endpoint, len(c.order))
 	for i, h := range c.order {
 		eps[i] = h.Endpoint
+	}
+	if cfg.OriginalDst {
+		if _, ok := c.Picker().(*originalPicker); !ok {
+			c.picker.Store(&pickerBox{&originalPicker{c: c}})
+		}
+		return nil
 	}
 	p, err := cfg.Strategy.Build(cfg.LB, eps, c.Picker(), c.deps)
 	if err != nil {
@@ -209,7 +217,7 @@ func (c *Cluster) setEndpoints(specs []snapshot.EndpointSpec) error {
 			delete(c.hosts, a)
 		}
 	}
-	c.order = order
+	c.order, c.byDst = order, nil
 	err := c.rebuild(c.cfg.Load())
 	c.mu.Unlock()
 	return err

@@ -78,6 +78,9 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, l *pipeline.Listener, set p
 	return sc
 }
 
+// OriginalDst is where the caller meant to connect, when the kernel redirected it here.
+func (sc *ServerConn) OriginalDst() netip.AddrPort { return sc.c.OriginalDst() }
+
 func (sc *ServerConn) limits() Limits {
 	lim := DefaultLimits
 	if cfg := sc.l.Config.Load(); cfg != nil && cfg.HTTP != nil {

@@ -246,6 +246,9 @@ func (ss *serverStream) st() *stream { return (*stream)(ss) }
 // Local is the connection's own address.
 func (ss *serverStream) Local() netip.AddrPort { return ss.h.c.Local() }
 
+// OriginalDst is where the caller meant to connect, when the kernel redirected it here.
+func (ss *serverStream) OriginalDst() netip.AddrPort { return ss.h.c.OriginalDst() }
+
 // SendInformational sends a 1xx head.
 func (ss *serverStream) SendInformational(s *pipeline.Stream) {
 	st := ss.st()

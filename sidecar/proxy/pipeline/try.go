@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/balancer"
@@ -108,6 +109,11 @@ func (s *Stream) try() {
 	}
 	s.cluster = cl // a retry sees a configuration that has changed meanwhile
 	lb := s.rt.Picker()
+	if cl.OriginalDst {
+		if d, ok := s.down.(redirected); ok {
+			s.Destination = d.OriginalDst()
+		}
+	}
 	if lb == nil {
 		s.fail(503, exchange.NoHealthyUpstream, "no endpoint of "+s.ref.Name+" is known")
 		return
@@ -129,7 +135,16 @@ func (s *Stream) try() {
 	s.pool.Acquire(s.proto(), s)
 }
 
+// redirected is a downstream whose connection may have been meant for somebody else.
+type redirected interface {
+	// OriginalDst is for whom; the zero value where it was meant for us.
+	OriginalDst() netip.AddrPort
+}
+
 func (s *Stream) noEndpoint() string {
+	if s.cluster.OriginalDst {
+		return "the connection was not redirected here: there is no place that it was meant for"
+	}
 	hosts := s.rt.Hosts()
 	if len(hosts) == 0 {
 		return "no endpoint of " + s.ref.Name + " is known"

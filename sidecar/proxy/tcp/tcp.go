@@ -119,6 +119,9 @@ func (t *Conn) connect() {
 		t.close(true)
 		return
 	}
+	if cl.OriginalDst && !t.req.Destination.IsValid() {
+		t.req.Destination = t.down.c.OriginalDst()
+	}
 	ep, err := lb.Pick(&t.req)
 	if err != nil {
 		t.close(true)
@@ -150,7 +153,7 @@ func (t *Conn) connect() {
 
 // again tries another endpoint, or the same one a little later, as long as nothing was sent and there is time.
 func (t *Conn) again() {
-	if time.Duration(t.w.Loop.Now()-t.began) > connectFor {
+	if time.Duration(t.w.Loop.Now()-t.began) > connectFor || t.cluster.OriginalDst { // the caller tries again as it sees fit
 		t.close(true)
 		return
 	}
