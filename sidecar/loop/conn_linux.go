@@ -32,6 +32,8 @@ type Conn struct {
 	off int
 	fd  int32
 	gen int32
+	// pipe is output too, and goes before out; nil but while the socket does not take what was spliced.
+	pipe *pipe
 
 	rd, wr     bool // the socket is readable, writable as far as known
 	hup        bool // the peer sent FIN or the connection broke
@@ -42,6 +44,7 @@ type Conn struct {
 	queued     bool
 	broken     bool // writing has failed; what the peer had sent before is still to be read
 	finLater   bool // FIN follows what waits
+	noSplice   bool // the socket cannot be spliced from or to
 	// Batch delays output to the end of the loop's turn: for multiplexed protocols.
 	Batch bool
 }
@@ -51,10 +54,11 @@ type ReadResult uint8
 
 // Results of Read.
 const (
-	OK    ReadResult = iota // n > 0 bytes were read
-	Again                   // nothing now; OnRead follows
-	EOF                     // the peer has finished
-	Error                   // the connection is broken
+	OK          ReadResult = iota // n > 0 bytes were read
+	Again                         // nothing now; OnRead follows
+	EOF                           // the peer has finished
+	Error                         // the connection is broken
+	Unsupported                   // not in this way: see Splice
 )
 
 // Loop is the loop that the connection is on.
@@ -190,7 +194,7 @@ func (c *Conn) Write(b []byte) {
 	if c.closed || c.broken || len(b) == 0 {
 		return
 	}
-	if n := len(c.out); n+len(b) <= BufSize || c.off > 0 || !c.wr || c.connecting {
+	if n := len(c.out); n+len(b) <= BufSize || c.off > 0 || !c.wr || c.connecting || c.pipe != nil {
 		c.SetOut(append(c.Out(), b...))
 		return
 	}
@@ -232,10 +236,20 @@ func (c *Conn) freeOut() {
 		c.l.FreeBuf(c.out)
 		c.out, c.off = nil, 0
 	}
+	if c.pipe != nil {
+		c.l.freePipe(c.pipe)
+		c.pipe = nil
+	}
 }
 
 // Waiting is the number of bytes that the socket has not taken yet, what is gathered included.
-func (c *Conn) Waiting() int { return len(c.out) - c.off }
+func (c *Conn) Waiting() int {
+	n := len(c.out) - c.off
+	if c.pipe != nil {
+		n += c.pipe.n
+	}
+	return n
+}
 
 // Blocked says that the socket does not take more now: whoever feeds the connection should stop until OnDrained.
 func (c *Conn) Blocked() bool { return c.Waiting() > 0 && !c.wr }
@@ -244,7 +258,10 @@ func (c *Conn) Blocked() bool { return c.Waiting() > 0 && !c.wr }
 func (c *Conn) Flush() { c.flush() }
 
 func (c *Conn) flush() {
-	if c.closed || c.connecting || c.out == nil {
+	if c.closed || c.connecting || c.out == nil && c.pipe == nil {
+		return
+	}
+	if c.pipe != nil && !c.drainPipe() {
 		return
 	}
 	for c.wr && c.off < len(c.out) {
@@ -291,7 +308,9 @@ func (c *Conn) Close() {
 	if c.closed {
 		return
 	}
-	if c.out != nil && c.wr && !c.connecting && c.off < len(c.out) {
+	if c.pipe != nil && c.wr {
+		_, _ = rawSplice(c.pipe.r, int(c.fd), c.pipe.n) // what is left of it is the reason to lose the rest
+	} else if c.out != nil && c.wr && !c.connecting && c.off < len(c.out) {
 		_, _ = rawWrite(int(c.fd), c.out[c.off:]) // the last that is tried
 	}
 	c.close()
@@ -304,7 +323,6 @@ func (c *Conn) Reset() {
 		return
 	}
 	unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	c.out, c.off = nil, 0
 	c.close()
 	c.l.left()
 }
@@ -365,7 +383,7 @@ func (l *Loop) event(c *Conn, ev uint32) {
 			if c.closed {
 				return
 			}
-			if c.out == nil {
+			if c.out == nil && c.pipe == nil {
 				c.h.OnDrained(c)
 				if c.closed {
 					return

@@ -50,6 +50,8 @@ func (f TaskFunc) RunOnLoop() { f() }
 type Loop struct {
 	// Index numbers the loops of a process from 0.
 	Index int
+	// Spliced counts the bytes that Splice has moved.
+	Spliced uint64
 	// Scratch is where handlers read to; its content is theirs until they return.
 	Scratch []byte
 
@@ -65,6 +67,8 @@ type Loop struct {
 	again, spareAgain     []*Conn
 	deferred              []Task
 	bufs, small           [][]byte
+	pipes                 []*pipe
+	npipes                int // free and lent
 	nconns                int
 	load                  atomic.Int64
 
@@ -156,6 +160,10 @@ func (l *Loop) closeAll() {
 			c.close()
 		}
 	}
+	for _, p := range l.pipes {
+		l.closePipe(p)
+	}
+	l.pipes = nil
 	l.file.Close()
 	unix.Close(l.wakefd)
 	unix.Close(l.timerfd)

@@ -11,6 +11,8 @@ type Body struct {
 	line    uint16 // length so far of a chunk's extension or of the trailers
 	trailer []byte // the trailer section so far
 	done    bool
+	// splicing: SpliceMost has said yes once.
+	splicing bool
 }
 
 type bodyKind uint8
@@ -79,6 +81,39 @@ func (b *Body) UntilClose() bool { return b.kind == untilClose }
 // Left is what a body with a length still lacks.
 func (b *Body) Left() int64 { return b.left }
 
+// SpliceLeast is how much must be left of a body for it to be spliced: below it, copying costs less.
+const SpliceLeast = 64 << 10
+
+// spliceOn is how much of a body without a length must come at once for it to be spliced.
+const spliceOn = 16 << 10
+
+// SpliceMost is how many of the bytes that follow may be passed on unread: the rest of a body with a length that is long,
+// or what comes of one without while much comes at once; or 0.
+func (b *Body) SpliceMost() int {
+	switch {
+	case b.done:
+	case b.kind == untilClose:
+		if b.splicing {
+			return 1 << 30
+		}
+	case b.kind == lengthBody && (b.splicing || b.left >= SpliceLeast):
+		b.splicing = true
+		return int(min(b.left, 1<<30))
+	}
+	return 0
+}
+
+// Skip tells of n bytes that were passed on unread; it says whether the body is complete.
+func (b *Body) Skip(n int) (done bool) {
+	if b.kind == untilClose {
+		b.splicing = n >= spliceOn
+		return false
+	}
+	b.left -= int64(n)
+	b.done = b.left == 0
+	return b.done
+}
+
 // Next takes bytes from the front of p: it returns the next piece of data, which may be empty, and how many
 // bytes of p it used. Call it again with the rest until used is 0 or the body is done.
 func (b *Body) Next(p []byte) (data []byte, used int, err *Error) {
@@ -87,6 +122,7 @@ func (b *Body) Next(p []byte) (data []byte, used int, err *Error) {
 	}
 	switch b.kind {
 	case untilClose:
+		b.splicing = len(p) >= spliceOn
 		return p, len(p), nil
 	case lengthBody:
 		n := len(p)

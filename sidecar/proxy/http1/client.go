@@ -176,6 +176,14 @@ func (cc *ClientConn) SendData(s *pipeline.Stream, b []byte, end bool) {
 	}
 }
 
+// BodySink is the connection, unless the body goes out in chunks.
+func (cc *ClientConn) BodySink() *loop.Conn {
+	if cc.state == cliClosed || cc.state == cliIdle || cc.chunked || cc.reqDone || cc.c.Closed() {
+		return nil
+	}
+	return cc.c
+}
+
 // SendTrailers ends the request with trailers.
 func (cc *ClientConn) SendTrailers(s *pipeline.Stream) {
 	if cc.state == cliClosed {
@@ -235,6 +243,16 @@ func (cc *ClientConn) OnRead(c *loop.Conn) {
 	turn := 0
 	lp := cc.pool.Loop
 	for cc.state != cliClosed {
+		if cc.state == cliBody && !cc.tunnel && cc.body.SpliceMost() > 0 {
+			n, spliced := cc.splice(c)
+			turn += n
+			if c.Closed() || c.Paused() || spliced && n == 0 {
+				return
+			}
+			if spliced {
+				continue
+			}
+		}
 		k := copy(lp.Scratch, cc.part)
 		n, r := c.Read(lp.Scratch[k:])
 		if r == loop.Again {
@@ -263,6 +281,41 @@ func (cc *ClientConn) OnRead(c *loop.Conn) {
 			return
 		}
 	}
+}
+
+// splice passes a piece of a large body on without reading it. false says that it is to be read.
+func (cc *ClientConn) splice(c *loop.Conn) (int, bool) {
+	s := cc.s
+	if s == nil {
+		return 0, false
+	}
+	dst := s.ResponseSink()
+	if dst == nil {
+		return 0, false
+	}
+	n, r := c.Splice(dst, cc.body.SpliceMost())
+	switch r {
+	case loop.Unsupported:
+		return 0, false
+	case loop.OK:
+		end := cc.body.Skip(n)
+		if end {
+			cc.s = nil
+			ok := cc.reusable(0)
+			s.ResponseSpliced(n, true)
+			cc.done(ok)
+			return n, true
+		}
+		s.ResponseSpliced(n, false)
+		return n, true
+	case loop.Again:
+		if cc.s == s {
+			s.ResponseSpliced(0, false)
+		}
+		return 0, true
+	}
+	cc.eof(r == loop.EOF)
+	return 0, true
 }
 
 // bytes takes what was read. It must be used up or kept in part before returning: the scratch is everybody's.

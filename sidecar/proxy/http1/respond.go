@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 )
 
@@ -76,6 +77,14 @@ func (sc *ServerConn) SendData(s *pipeline.Stream, b []byte, end bool) {
 	if end && sc.chunked && !sc.noBody && !sc.c.Closed() {
 		sc.c.SetOut(AppendLastChunk(sc.c.Out(), nil))
 	}
+}
+
+// BodySink is the connection, unless the body goes out in chunks or not at all.
+func (sc *ServerConn) BodySink() *loop.Conn {
+	if sc.state != srvBusy || sc.chunked || sc.noBody || sc.c.Closed() {
+		return nil
+	}
+	return sc.c
 }
 
 // SendTrailers ends the body with trailers, where the framing has room for them.

@@ -160,6 +160,16 @@ func (sc *ServerConn) OnRead(c *loop.Conn) {
 				}
 				return
 			}
+			if sc.body.SpliceMost() > 0 {
+				n, spliced := sc.splice(c)
+				turn += n
+				if spliced {
+					if n == 0 {
+						return
+					}
+					break
+				}
+			}
 			n, r := c.Read(sc.w.Loop.Scratch)
 			if r != loop.OK {
 				if r != loop.Again {
@@ -193,6 +203,35 @@ func (sc *ServerConn) OnRead(c *loop.Conn) {
 			return
 		}
 	}
+}
+
+// splice passes a piece of a large body on without reading it. false says that it is to be read.
+func (sc *ServerConn) splice(c *loop.Conn) (int, bool) {
+	s := sc.s
+	dst := s.RequestSink()
+	if dst == nil {
+		return 0, false
+	}
+	n, r := c.Splice(dst, sc.body.SpliceMost())
+	switch r {
+	case loop.Unsupported:
+		return 0, false
+	case loop.OK:
+		end := sc.body.Skip(n)
+		if sc.s == s { // else the write told of an upstream that has gone, and the exchange has ended
+			if end {
+				s.Trailer.Reset()
+			}
+			s.RequestSpliced(n, end)
+		}
+	case loop.Again:
+		if sc.s == s {
+			s.RequestSpliced(0, false)
+		}
+	default:
+		sc.eof()
+	}
+	return n, true
 }
 
 // stall says whether the caller has so much to read that it gets no more to answer for.

@@ -55,6 +55,13 @@ type Upstream interface {
 	Cancel()
 }
 
+// Sink is an end of a stream whose bodies go to a socket as they are, so that they can be spliced to it.
+type Sink interface {
+	// BodySink returns the socket behind the body, or nil where its bytes have to pass through the codec. It is asked
+	// again for each piece.
+	BodySink() *loop.Conn
+}
+
 // Opener is an upstream connection that can begin an exchange.
 type Opener interface {
 	upstream.Conn

@@ -21,6 +21,8 @@ const (
 	connectFor   = 2 * time.Second
 	connectPause = 25 * time.Millisecond
 	turnBytes    = 256 << 10
+	// spliceLeast is how much must come at once for splicing to go on.
+	spliceLeast = 16 << 10
 )
 
 // Conn is one relayed connection.
@@ -64,6 +66,7 @@ type half struct {
 	up   bool
 	eof  bool // its end was read
 	shut bool // its writing side is closed
+	bulk bool // so much comes that it is spliced
 }
 
 // New takes over an accepted connection. initial is what was read from it already.
@@ -222,10 +225,17 @@ func (h *half) OnRead(c *loop.Conn) {
 		return
 	}
 	t.lastMove = t.w.Loop.Now()
+	o := h.peer.c
 	for turn := 0; turn < turnBytes; {
-		n, r := c.Read(t.w.Loop.Scratch)
+		n, r := h.move(c, o)
+		if t.state != relaying {
+			return
+		}
 		switch r {
 		case loop.Again:
+			if o.Blocked() {
+				c.Pause(true)
+			}
 			return
 		case loop.EOF:
 			h.eof = true
@@ -237,17 +247,34 @@ func (h *half) OnRead(c *loop.Conn) {
 			return
 		}
 		turn += n
-		o := h.peer.c
-		o.Write(t.w.Loop.Scratch[:n])
-		if t.state != relaying {
-			return
-		}
 		if o.Blocked() {
 			c.Pause(true)
 			return
 		}
 	}
 	c.Yield()
+}
+
+// move passes a piece on from c to o: by copying while there is little of it, by splicing while a whole scratch comes at
+// once. (HAProxy's splice-auto does the same by its streamers.)
+func (h *half) move(c, o *loop.Conn) (int, loop.ReadResult) {
+	if h.bulk {
+		n, r := c.Splice(o, turnBytes)
+		if r != loop.Unsupported {
+			if r == loop.OK && n < spliceLeast {
+				h.bulk = false
+			}
+			return n, r
+		}
+		h.bulk = false
+	}
+	b := h.t.w.Loop.Scratch
+	n, r := c.Read(b)
+	if r == loop.OK {
+		o.Write(b[:n])
+		h.bulk = n == len(b)
+	}
+	return n, r
 }
 
 // end passes the end of the other half on, once everything before it has gone.
