@@ -26,6 +26,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outrigger-mesh/outrigger/internal/stat"
 )
 
 const (
@@ -50,8 +52,8 @@ func (f TaskFunc) RunOnLoop() { f() }
 type Loop struct {
 	// Index numbers the loops of a process from 0.
 	Index int
-	// Spliced counts the bytes that Splice has moved.
-	Spliced uint64
+	// Spliced counts the bytes that Splice has moved. It may be replaced before Start.
+	Spliced *stat.Counter
 	// Scratch is where handlers read to; its content is theirs until they return.
 	Scratch []byte
 
@@ -84,7 +86,7 @@ type Loop struct {
 
 // New makes a loop; Start runs it.
 func New(index int) (*Loop, error) {
-	l := &Loop{Index: index, Scratch: make([]byte, ScratchSize), conns: make([]*Conn, 256), done: make(chan struct{}), armed: noTimer}
+	l := &Loop{Index: index, Scratch: make([]byte, ScratchSize), conns: make([]*Conn, 256), done: make(chan struct{}), armed: noTimer, Spliced: &stat.Counter{}}
 	var err error
 	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)

@@ -105,7 +105,7 @@ func (c *Conn) Splice(dst *Conn, limit int) (int, ReadResult) {
 		}
 		return 0, Error
 	}
-	c.l.Spliced += uint64(n)
+	c.l.Spliced.Add(uint64(n))
 	p.n = n
 	dst.pipe = p
 	dst.drainPipe()

@@ -75,6 +75,9 @@ func New(o Options) (*Server, error) {
 			s.stopLoops()
 			return nil, fmt.Errorf("make event loop %d: %w", i, err)
 		}
+		if o.Stats != nil {
+			l.Spliced = o.Stats.Counter("outrigger_spliced_bytes_total", "Bytes of bodies and TCP connections that went from socket to socket inside the kernel.")
+		}
 		if err := l.Start(); err != nil {
 			s.stopLoops()
 			return nil, err

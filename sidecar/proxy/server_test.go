@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/outrigger-mesh/outrigger/balancer/roundrobin"
+	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
@@ -43,6 +45,7 @@ func (ownSockets) Release(string) {}
 // mesh is a data path with one HTTP and one TCP listener in front of some backends.
 type mesh struct {
 	*proxy.Server
+	stats *stat.Registry
 	fwd  *snapshot.Forward
 	http *snapshot.HTTP
 	snap *snapshot.Snapshot
@@ -50,7 +53,8 @@ type mesh struct {
 
 func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, backends ...string) *mesh {
 	t.Helper()
-	srv, err := proxy.New(proxy.Options{Loops: 2, Sockets: ownSockets{}})
+	stats := stat.NewRegistry()
+	srv, err := proxy.New(proxy.Options{Loops: 2, Sockets: ownSockets{}, Stats: stats})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +71,7 @@ func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, b
 		t.Fatal(err)
 	}
 	wc := []snapshot.WeightedCluster{{Ref: tb.Ref("c"), Weight: 1}}
-	m := &mesh{Server: srv}
+	m := &mesh{Server: srv, stats: stats}
 	m.fwd = &snapshot.Forward{
 		Clusters: wc, TotalWeight: 1, Timeout: 5 * time.Second, HeadTimeout: true, UseGRPCTimeout: true,
 		Retry: &snapshot.Retry{On: snapshot.OnConnectFailure | snapshot.OnRefusedStream | snapshot.OnReset | snapshot.OnUnavailable, Attempts: 3},
@@ -85,6 +89,25 @@ func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, b
 		t.Fatal(err)
 	}
 	return m
+}
+
+// count is the sum of a counter's series that have these labels, given as name, value, name, value.
+func (m *mesh) count(name string, labels ...string) (n uint64) {
+	for _, f := range m.stats.Families() {
+		if f.Name != name {
+			continue
+		}
+	series:
+		for _, s := range f.Series {
+			for i := 0; i < len(labels); i += 2 {
+				if !slices.Contains(s.Labels, stat.Label{Name: labels[i], Value: labels[i+1]}) {
+					continue series
+				}
+			}
+			n += s.Counter.Value()
+		}
+	}
+	return n
 }
 
 func (m *mesh) url() string { return "http://" + m.Addr("http") }
