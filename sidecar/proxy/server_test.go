@@ -46,9 +46,9 @@ func (ownSockets) Release(string) {}
 type mesh struct {
 	*proxy.Server
 	stats *stat.Registry
-	fwd  *snapshot.Forward
-	http *snapshot.HTTP
-	snap *snapshot.Snapshot
+	fwd   *snapshot.Forward
+	http  *snapshot.HTTP
+	snap  *snapshot.Snapshot
 }
 
 func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, backends ...string) *mesh {
