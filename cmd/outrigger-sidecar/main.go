@@ -30,10 +30,10 @@ const (
 )
 
 type flags struct {
-	config, console, state string
-	procs                  int
-	memory                 int64
-	level                  slog.Level
+	config, console, state, token string
+	procs                         int
+	memory                        int64
+	level                         slog.Level
 }
 
 func main() { os.Exit(start(os.Args[1:], os.Stderr)) }
@@ -44,8 +44,9 @@ func start(args []string, stderr io.Writer) int {
 	fs := flag.NewFlagSet("outrigger-sidecar", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&f.config, "c", "", "bootstrap `file`, JSON or YAML (required)")
-	fs.StringVar(&f.console, "console", "", "Unix socket of the console (default: the bootstrap's admin address, else console.sock beside the bootstrap)")
+	fs.StringVar(&f.console, "console", "", "Unix socket of the console, beside the bootstrap's admin address (default where there is none: console.sock beside the bootstrap)")
 	fs.StringVar(&f.state, "state", "", "directory of the last good configuration (default: xds beside the bootstrap)")
+	fs.StringVar(&f.token, "admin-token", "", "`file` of the token that the console asks for on a TCP address; made where it is missing (default: admin.token beside the bootstrap)")
 	fs.IntVar(&f.procs, "procs", 0, "CPUs to use at a time (default: GOMAXPROCS, else 2; a gateway: all)")
 	fs.Int64Var(&f.memory, "memory", 0, "soft limit of memory in `bytes` (default: GOMEMLIMIT, else 256 MiB; a gateway: none)")
 	fs.TextVar(&f.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -69,6 +70,9 @@ func start(args []string, stderr io.Writer) int {
 	dir := filepath.Dir(f.config)
 	if f.console == "" && boot.AdminAddress == "" {
 		f.console = filepath.Join(dir, "console.sock")
+	}
+	if f.token == "" {
+		f.token = filepath.Join(dir, "admin.token")
 	}
 	if f.state == "" {
 		f.state = filepath.Join(dir, "xds")

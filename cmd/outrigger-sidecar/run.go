@@ -29,8 +29,6 @@ const (
 	// applyRetry is the wait before a listener that could not be opened is tried again.
 	applyRetry   = time.Second
 	helloTimeout = 10 * time.Second
-	// consoleName is the console among the runner's sockets; no listener of a configuration has this name.
-	consoleName = "sidecar/console"
 )
 
 // sidecar is the whole process, wired.
@@ -39,8 +37,8 @@ type sidecar struct {
 	path     *dataPath
 	compiler *compile.Compiler
 	client   *xdsclient.Client
-	peer     *handoff.Peer // nil without a runner
-	web      *http.Server  // the console
+	peer     *handoff.Peer  // nil without a runner
+	webs     []*http.Server // the console, at each of its addresses
 
 	mu       sync.Mutex
 	current  *snapshot.Snapshot
@@ -89,33 +87,24 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	}
 	s.client = xdsclient.New(opts)
 	client.Store(s.client)
-	var bad []error
+	var bad []compile.ResourceError
 	for _, u := range boot.Static {
-		for _, e := range s.client.Static(u) {
-			bad = append(bad, e)
-		}
+		bad = append(bad, s.client.Static(u)...)
 	}
 	if len(bad) > 0 {
-		return fmt.Errorf("static resources of the bootstrap: %w", errors.Join(bad...))
+		return boot.Explain(bad)
 	}
 	if err := s.client.Load(); err != nil {
 		log.Warn("a part of the last good configuration was left out", "error", err)
 	}
 
-	l, err := consoleListener(ctx, socks, f, boot)
-	if err != nil {
-		return fmt.Errorf("open the console: %w", err)
-	}
-	s.web = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: console.New(console.Options{
+	if err := s.openConsole(ctx, socks, f, boot, console.Options{
 		Ready: s.ready, Dump: s.compiler.Dump,
 		Version: s.compiler.Version, XDS: s.client.Status, Clusters: s.path.Clusters, Stats: stats, Log: log,
-	})}
-	wg.Go(func() {
-		if err := s.web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the console ends", "error", err)
-		}
-	})
-	defer func() { _ = s.web.Close() }()
+	}, &wg); err != nil {
+		return fmt.Errorf("open the console: %w", err)
+	}
+	defer s.closeConsole()
 	wg.Go(func() { _ = s.client.Run(ctx) })
 	wg.Go(func() { s.applyAgain(ctx) })
 	if s.peer != nil {
@@ -130,30 +119,6 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 		_ = s.peer.Close() // ends obey
 	}
 	return nil
-}
-
-// consoleListener opens the console. With a runner it is the runner's socket too: a successor opens it while we serve.
-func consoleListener(ctx context.Context, socks sockets, f flags, boot *xdsclient.Bootstrap) (net.Listener, error) {
-	network, address := "tcp", boot.AdminAddress
-	if f.console != "" {
-		network, address = "unix", f.console
-	} else if boot.AdminNetwork == "unix" {
-		network = "unix"
-	}
-	if _, own := socks.(ownSockets); own {
-		if network == "unix" {
-			return unixsock.Listen(address) // which removes its path at the end
-		}
-		return net.Listen(network, address)
-	}
-	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
-	defer cancel()
-	file, _, err := socks.Listen(ctx, consoleName, network, address)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	return net.FileListener(file)
 }
 
 // greet meets the runner, if there is one, and takes over the sockets that it holds.
@@ -314,7 +279,9 @@ func (s *sidecar) obey(ctx context.Context) {
 		}
 		s.client.Changed()
 		if d.Handover { // our successor answers there from now on
-			wg.Go(func() { _ = s.web.Shutdown(ctx) })
+			for _, w := range s.webs {
+				wg.Go(func() { _ = w.Shutdown(ctx) })
+			}
 		}
 		wg.Go(func() {
 			limit, cancel := context.WithTimeout(ctx, d.Propagation+d.Deadline)

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -102,6 +103,26 @@ func checkMessage(r *report, path string, m protoreflect.Message) {
 	})
 }
 
+// Unserved reports every field that is set in m, at any depth, and that the sidecar does not serve. Embedded Any
+// messages are not opened.
+func Unserved(m proto.Message) []ResourceError {
+	r := &report{}
+	checkFields(r, "", m)
+	var out []ResourceError
+	for _, e := range r.errs {
+		out = append(out, ResourceError{Field: e.path, Reason: e.reason})
+	}
+	return out
+}
+
+// ServedFields are the proto names of the fields of a message that are served, sorted; nil where the message has no
+// place in what the sidecar reads.
+func ServedFields(message protoreflect.FullName) []string {
+	fields := strings.Fields(string(served[message]))
+	slices.Sort(fields)
+	return fields
+}
+
 type fieldSet string // names, each between spaces
 
 func (s fieldSet) has(n protoreflect.Name) bool {
@@ -112,6 +133,17 @@ func (s fieldSet) has(n protoreflect.Name) bool {
 // (statistics prefixes, metadata of others). Reading a field somewhere in this package and listing it here go
 // together.
 var served = map[protoreflect.FullName]fieldSet{
+	// The bootstrap; see sidecar/xdsclient.
+	"envoy.config.bootstrap.v3.Bootstrap":                  " node admin static_resources dynamic_resources ",
+	"envoy.config.bootstrap.v3.Admin":                      " address ",
+	"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  " listeners clusters ",
+	"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": " lds_config cds_config ads_config ",
+	"envoy.config.core.v3.Node":                            " id cluster metadata locality user_agent_name user_agent_version client_features ",
+	"envoy.config.core.v3.ApiConfigSource":                 " api_type transport_api_version grpc_services set_node_on_first_message_only ",
+	"envoy.config.core.v3.GrpcService":                     " envoy_grpc google_grpc ",
+	"envoy.config.core.v3.GrpcService.EnvoyGrpc":           " cluster_name ",
+	"envoy.config.core.v3.GrpcService.GoogleGrpc":          " target_uri stat_prefix ",
+
 	// Shared.
 	"envoy.config.core.v3.Address":                  " socket_address pipe ",
 	"envoy.config.core.v3.SocketAddress":            " protocol address port_value ",

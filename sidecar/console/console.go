@@ -7,7 +7,8 @@
 //	/clusters      every cluster's endpoints with health and counters
 //	/debug/pprof/  Go's profiles
 //
-// It only reads. It runs on net/http, apart from the data path.
+// It only reads. It runs on net/http, apart from the data path. On a TCP address [Guard] stands before it, and profiles
+// are left out.
 package console
 
 import (
@@ -65,8 +66,20 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// New makes the console's handler.
+// New makes the console's handler: Pages, and Go's profiles.
 func New(o Options) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", Pages(o))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// Pages are what only reads, and costs the process little.
+func Pages(o Options) http.Handler {
 	c := &console{o}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -79,11 +92,6 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /config_dump", c.configDump)
 	mux.HandleFunc("GET /clusters", c.clusters)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

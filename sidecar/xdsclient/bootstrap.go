@@ -2,10 +2,9 @@ package xdsclient
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -18,207 +17,213 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/outrigger-mesh/outrigger/internal/unixsock"
+	"github.com/outrigger-mesh/outrigger/internal/violation"
 	"github.com/outrigger-mesh/outrigger/sidecar/compile"
 )
 
-// Bootstrap is what a sidecar is started with: the part of an Envoy v3 bootstrap that is served. Other fields are
-// refused by name.
+// Bootstrap is what a sidecar is started with: the part of an Envoy v3 bootstrap that is served. All else is refused
+// by its path: see compile.ServedFields, and docs/reference/xds.md.
 type Bootstrap struct {
+	// Node is never nil; its id is not "" where configuration comes from a control plane.
 	Node *corev3.Node
-	// Admin is the console's address: "unix" and a path, or "tcp" and host:port; both "" for none.
+	// Admin is the console's address: "unix" and a path, or "tcp" and a loopback address; both "" for none.
 	AdminNetwork, AdminAddress string
 	// ADS is where configuration comes from, as gRPC dials it: "unix:/path" or "host:port"; "" for nowhere.
 	ADS string
 	// Static are the static resources, clusters first.
 	Static []compile.Update
+
+	file string
+	doc  *document
+	// paths says where each static resource is written, by type and name.
+	paths map[[2]string]string
 }
 
-// ReadBootstrap reads a bootstrap file, JSON or YAML. The error names every field at fault.
+// ReadBootstrap reads a bootstrap file, JSON or YAML. The error, a violation.List, names every field at fault by
+// file, line and path.
 func ReadBootstrap(name string) (*Bootstrap, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("read the bootstrap: %w", err)
 	}
-	boot, err := ParseBootstrap(b)
-	if err != nil {
-		return nil, fmt.Errorf("bootstrap %s: %w", name, err)
-	}
-	return boot, nil
+	return ParseBootstrap(name, b)
 }
 
-// ParseBootstrap reads a bootstrap, JSON or YAML (which JSON is a part of).
-func ParseBootstrap(b []byte) (*Bootstrap, error) {
-	var doc map[string]any
-	if err := yaml.Unmarshal(b, &doc); err != nil {
-		return nil, err
+// ParseBootstrap reads a bootstrap, JSON or YAML (which JSON is a part of). name stands in errors; it may be "".
+func ParseBootstrap(name string, b []byte) (*Bootstrap, error) {
+	doc, root := parseDocument(b)
+	p := &bootParser{document: doc, out: &Bootstrap{file: name, doc: doc, paths: map[[2]string]string{}}}
+	if root != nil {
+		clusters := p.bootstrap(root)
+		p.ads(clusters)
 	}
-	p := &bootParser{out: &Bootstrap{}}
-	clusters := p.document(doc)
-	p.ads(clusters)
-	if p.out.Node.GetId() == "" {
-		p.bad("node.id", "is missing")
-	}
-	if len(p.errs) > 0 {
-		return nil, errors.Join(p.errs...)
+	if len(doc.errs) > 0 {
+		for i := range doc.errs {
+			doc.errs[i].File = name
+		}
+		doc.errs.Sort()
+		return nil, doc.errs
 	}
 	return p.out, nil
 }
 
+// Explain says where in the bootstrap a static resource's error is.
+func (b *Bootstrap) Explain(errs []compile.ResourceError) error {
+	var l violation.List
+	for _, e := range errs {
+		path := violation.Field(b.paths[[2]string{e.TypeURL, e.Name}], e.Field)
+		l = append(l, violation.Violation{File: b.file, Line: b.doc.line(path), Path: path, Message: e.Reason})
+	}
+	l.Sort()
+	return l.Err()
+}
+
 type bootParser struct {
+	*document
 	out        *Bootstrap
-	errs       []error
+	adsPath    string // of what names adsCluster
 	adsCluster string
 }
 
-func (p *bootParser) bad(path, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+type staticCluster struct {
+	path string
+	*clusterv3.Cluster
 }
 
-// object goes through the fields of a mapping by their proto names; camelCase is accepted, as in protobuf's JSON.
-func (p *bootParser) object(path string, v any, fields map[string]func(path string, v any)) {
-	m, ok := v.(map[string]any)
-	if !ok {
-		p.bad(path, "must be an object")
-		return
-	}
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		name := strings.TrimPrefix(path+"."+snake(k), ".")
-		if f := fields[snake(k)]; f != nil {
-			f(name, m[k])
-		} else {
-			p.bad(name, "is not served by this sidecar")
-		}
-	}
-}
-
-func snake(s string) string {
-	var b strings.Builder
-	for _, c := range s {
-		if c >= 'A' && c <= 'Z' {
-			b.WriteByte('_')
-			c += 'a' - 'A'
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
-}
-
-func (p *bootParser) message(path string, v any, m proto.Message) bool {
-	b, err := json.Marshal(v)
-	if err == nil {
-		err = protojson.Unmarshal(b, m)
-	}
-	if err != nil {
-		p.bad(path, "%v", err)
-	}
-	return err == nil
-}
-
-func (p *bootParser) list(path string, v any, each func(path string, v any)) {
-	l, ok := v.([]any)
-	if !ok {
-		p.bad(path, "must be a list")
-	}
-	for i, e := range l {
-		each(fmt.Sprintf("%s[%d]", path, i), e)
-	}
-}
-
-func (p *bootParser) document(doc map[string]any) []*clusterv3.Cluster {
-	var clusters []*clusterv3.Cluster
+func (p *bootParser) bootstrap(root *yaml.Node) []staticCluster {
+	var clusters []staticCluster
 	listeners := compile.Update{TypeURL: compile.ListenerType, Static: true}
 	static := compile.Update{TypeURL: compile.ClusterType, Static: true}
-	source := func(path string, v any) {
+	sources, adsConfig := map[string]bool{}, false
+	source := func(path string, n *yaml.Node) {
+		sources[path] = true
 		s := &corev3.ConfigSource{}
-		if p.message(path, v, s) && s.GetAds() == nil {
-			p.bad(path, "only ads is served by this sidecar")
+		if p.checked(path, n, s) && s.GetAds() == nil {
+			p.bad(path, "ads: {}", "only ads is served by this sidecar")
 		}
 	}
-	p.object("", doc, map[string]func(string, any){
-		"node": func(path string, v any) {
-			p.out.Node = &corev3.Node{}
-			p.message(path, v, p.out.Node)
+	p.out.Node = &corev3.Node{}
+	p.object("", root, map[string]func(string, *yaml.Node){
+		"node":  func(path string, n *yaml.Node) { p.checked(path, n, p.out.Node) },
+		"admin": p.admin,
+		"dynamic_resources": func(path string, n *yaml.Node) {
+			p.object(path, n, map[string]func(string, *yaml.Node){
+				"lds_config": source, "cds_config": source,
+				"ads_config": func(path string, n *yaml.Node) { adsConfig = true; p.adsConfig(path, n) },
+			})
 		},
-		"admin": func(path string, v any) {
-			p.object(path, v, map[string]func(string, any){"address": func(path string, v any) {
-				a := &corev3.Address{}
-				if p.message(path, v, a) {
-					p.out.AdminNetwork, p.out.AdminAddress = addressOf(a)
-				}
-			}})
-		},
-		"dynamic_resources": func(path string, v any) {
-			p.object(path, v, map[string]func(string, any){"lds_config": source, "cds_config": source, "ads_config": p.adsConfig})
-		},
-		"static_resources": func(path string, v any) {
-			p.object(path, v, map[string]func(string, any){
-				"clusters": func(path string, v any) {
-					p.list(path, v, func(path string, v any) {
+		"static_resources": func(path string, n *yaml.Node) {
+			p.object(path, n, map[string]func(string, *yaml.Node){
+				"clusters": func(path string, n *yaml.Node) {
+					p.list(path, n, func(path string, n *yaml.Node) {
 						m := &clusterv3.Cluster{}
-						if p.message(path, v, m) {
-							clusters = append(clusters, m)
-							static.Set = append(static.Set, p.resource(path, m.GetName(), m))
+						if p.message(path, n, m) {
+							clusters = append(clusters, staticCluster{path, m})
+							p.resource(&static, path, m.GetName(), m)
 						}
 					})
 				},
-				"listeners": func(path string, v any) {
-					p.list(path, v, func(path string, v any) {
+				"listeners": func(path string, n *yaml.Node) {
+					p.list(path, n, func(path string, n *yaml.Node) {
 						m := &listenerv3.Listener{}
-						if p.message(path, v, m) {
-							listeners.Set = append(listeners.Set, p.resource(path, m.GetName(), m))
+						if p.message(path, n, m) {
+							if m.Name == "" { // as Envoy does, which makes one up
+								m.Name = path
+							}
+							p.resource(&listeners, path, m.GetName(), m)
 						}
 					})
 				},
 			})
 		},
 	})
+	const dynamic = "dynamic_resources"
+	switch {
+	case adsConfig && len(sources) < 2:
+		p.bad(dynamic, "lds_config: {ads: {}} and cds_config: {ads: {}}", "ads_config brings listeners and clusters alike, so both lds_config and cds_config must name ads")
+	case !adsConfig && len(sources) > 0:
+		p.bad(dynamic+".ads_config", "", "is missing: the other sources name ads")
+	}
+	if adsConfig && p.out.Node.GetId() == "" {
+		p.bad("node.id", "", "is missing: a control plane knows a sidecar by it")
+	}
 	p.out.Static = []compile.Update{static, listeners}
 	return clusters
 }
 
-func (p *bootParser) resource(path, name string, m proto.Message) compile.Resource {
-	a, err := anypb.New(m)
-	if err != nil {
-		p.bad(path, "%v", err)
-	}
-	return compile.Resource{Name: name, Version: "static", Body: a}
+func (p *bootParser) admin(path string, n *yaml.Node) {
+	p.object(path, n, map[string]func(string, *yaml.Node){"address": func(path string, n *yaml.Node) {
+		a := &corev3.Address{}
+		if !p.checked(path, n, a) {
+			return
+		}
+		p.out.AdminNetwork, p.out.AdminAddress = addressOf(a)
+		s := a.GetSocketAddress()
+		if s == nil {
+			return
+		}
+		if ip, err := netip.ParseAddr(s.GetAddress()); err != nil || !ip.IsLoopback() {
+			p.bad(path+".socket_address.address", "127.0.0.1, ::1 or a pipe", "%q is not a loopback address: the console shows the whole configuration", s.GetAddress())
+		}
+		if s.GetPortValue() > 65535 {
+			p.bad(path+".socket_address.port_value", "", "must be at most 65535")
+		}
+	}})
 }
 
-func (p *bootParser) adsConfig(path string, v any) {
+func (p *bootParser) resource(to *compile.Update, path, name string, m proto.Message) {
+	key := [2]string{to.TypeURL, name}
+	if other := p.out.paths[key]; other != "" {
+		p.bad(path+".name", "", "%q is already that of %s", name, other)
+	}
+	p.out.paths[key] = path
+	a, err := anypb.New(m)
+	if err != nil {
+		p.bad(path, "", "%v", err)
+	}
+	to.Set = append(to.Set, compile.Resource{Name: name, Version: "static", Body: a})
+}
+
+func (p *bootParser) adsConfig(path string, n *yaml.Node) {
 	a := &corev3.ApiConfigSource{}
-	if !p.message(path, v, a) {
+	if !p.checked(path, n, a) {
 		return
 	}
-	if t := a.GetApiType(); t != corev3.ApiConfigSource_DELTA_GRPC && t != corev3.ApiConfigSource_GRPC {
-		p.bad(path+".api_type", "must be DELTA_GRPC")
+	if t := a.GetApiType(); t != corev3.ApiConfigSource_DELTA_GRPC {
+		p.bad(path+".api_type", "DELTA_GRPC", "%v is not served by this sidecar", t)
+	}
+	if v := a.GetTransportApiVersion(); v != corev3.ApiVersion_V3 {
+		p.bad(path+".transport_api_version", "V3", "%v is not served by this sidecar", v)
 	}
 	if len(a.GetGrpcServices()) != 1 {
-		p.bad(path+".grpc_services", "there are %d; one is served by this sidecar", len(a.GetGrpcServices()))
+		p.bad(path+".grpc_services", "", "there are %d; one is served by this sidecar", len(a.GetGrpcServices()))
 		return
 	}
+	service := path + ".grpc_services[0]"
 	switch s := a.GetGrpcServices()[0].GetTargetSpecifier().(type) {
 	case *corev3.GrpcService_EnvoyGrpc_:
-		p.adsCluster = s.EnvoyGrpc.GetClusterName()
+		p.adsPath, p.adsCluster = service+".envoy_grpc.cluster_name", s.EnvoyGrpc.GetClusterName()
+		if p.adsCluster == "" {
+			p.bad(p.adsPath, "", "is missing")
+		}
 	case *corev3.GrpcService_GoogleGrpc_:
-		p.out.ADS = s.GoogleGrpc.GetTargetUri()
+		if p.out.ADS = s.GoogleGrpc.GetTargetUri(); p.out.ADS == "" {
+			p.bad(service+".google_grpc.target_uri", "", "is missing")
+		}
 	default:
-		p.bad(path+".grpc_services[0]", "names no target")
+		p.bad(service, "", "names no target")
 	}
 }
 
 // ads finds the address of the cluster that configuration comes from, and takes it out of the static resources: it
-// is dialled by this package, not proxied to.
-func (p *bootParser) ads(clusters []*clusterv3.Cluster) {
+// is dialled by this package, not proxied to. What of it would not be done is refused: calls to it are not balanced,
+// counted, tried again by policy, or checked.
+func (p *bootParser) ads(clusters []staticCluster) {
 	if p.adsCluster == "" {
 		return
 	}
@@ -226,26 +231,41 @@ func (p *bootParser) ads(clusters []*clusterv3.Cluster) {
 		if c.GetName() != p.adsCluster {
 			continue
 		}
-		if c.GetTransportSocket() != nil {
-			p.bad("static_resources.clusters["+c.GetName()+"].transport_socket", "is not served by this sidecar")
-		}
 		p.out.Static[0].Set = slices.DeleteFunc(p.out.Static[0].Set, func(r compile.Resource) bool { return r.Name == p.adsCluster })
-		for _, l := range c.GetLoadAssignment().GetEndpoints() {
-			for _, e := range l.GetLbEndpoints() {
-				switch network, addr := addressOf(e.GetEndpoint().GetAddress()); network {
-				case "unix":
-					p.out.ADS = "unix:" + addr
-					return
-				case "tcp":
-					p.out.ADS = addr
-					return
-				}
+		c.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+			switch fd.Name() {
+			case "name", "type", "connect_timeout", "load_assignment", "http2_protocol_options", "typed_extension_protocol_options":
+			default:
+				p.bad(violation.Field(c.path, string(fd.Name())), "", "is not served by this sidecar on the cluster that configuration comes from")
 			}
+			return true
+		})
+		switch c.GetType() {
+		case clusterv3.Cluster_STATIC, clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
+		default:
+			p.bad(c.path+".type", "STATIC or STRICT_DNS", "%v is not served by this sidecar on the cluster that configuration comes from", c.GetType())
 		}
-		p.bad("static_resources.clusters["+c.GetName()+"]", "has no endpoint")
+		l := c.GetLoadAssignment().GetEndpoints()
+		if len(l) != 1 || len(l[0].GetLbEndpoints()) != 1 {
+			p.bad(c.path+".load_assignment", "", "must hold one endpoint: the control plane's")
+			return
+		}
+		const endpoint = ".load_assignment.endpoints[0].lb_endpoints[0].endpoint"
+		e := l[0].GetLbEndpoints()[0].GetEndpoint()
+		for _, u := range compile.Unserved(e) {
+			p.bad(violation.Field(c.path+endpoint, u.Field), "", "%s", u.Reason)
+		}
+		switch network, addr := addressOf(e.GetAddress()); network {
+		case "unix":
+			p.out.ADS = "unix:" + addr
+		case "tcp":
+			p.out.ADS = addr
+		default:
+			p.bad(c.path+endpoint+".address", "", "is missing")
+		}
 		return
 	}
-	p.bad("dynamic_resources.ads_config", "names cluster %q, which is not among static_resources.clusters", p.adsCluster)
+	p.bad(p.adsPath, "", "%q is not among static_resources.clusters", p.adsCluster)
 }
 
 func addressOf(a *corev3.Address) (network, addr string) {
