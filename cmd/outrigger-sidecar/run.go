@@ -76,20 +76,23 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 		Sink: s.path.Sink(), Strategies: builtin.All(), Stats: stats,
 		OnDemand: func(rc string) snapshot.OnDemand { return s.client.OnDemand(rc) },
 	})
-	opts := xdsclient.Options{Node: boot.Node, Compiler: s.compiler, Apply: s.apply, Dir: f.state, Log: log, Report: s.report}
+	opts := xdsclient.Options{Node: boot.Node, Compiler: s.compiler, Apply: s.apply, Log: log, Report: s.report}
 	if boot.ADS != "" {
 		conn, err := xdsclient.Dial(boot.ADS)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		opts.Conn = conn
+		opts.Conn, opts.Dir = conn, f.state
 	}
 	s.client = xdsclient.New(opts)
 	client.Store(s.client)
 	var bad []compile.ResourceError
 	for _, u := range boot.Static {
 		bad = append(bad, s.client.Static(u)...)
+	}
+	if boot.ADS == "" {
+		bad = append(bad, s.compiler.Missing()...)
 	}
 	if len(bad) > 0 {
 		return boot.Explain(bad)

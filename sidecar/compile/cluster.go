@@ -373,6 +373,9 @@ func assignment(r *report, m *endpointv3.ClusterLoadAssignment) []snapshot.Endpo
 
 func endpoints(r *report, path string, m *endpointv3.ClusterLoadAssignment) []snapshot.EndpointSpec {
 	out := []snapshot.EndpointSpec{}
+	if f := m.GetPolicy().GetOverprovisioningFactor(); f != nil && f.GetValue() != 140 {
+		r.add(join(path, "policy.overprovisioning_factor"), "only 140, Envoy's default, is served by this sidecar; a priority is used while no endpoint of those before it is eligible")
+	}
 	seen := map[string]string{}
 	for i, l := range m.GetEndpoints() {
 		lp := at(path, "endpoints", i)
@@ -449,6 +452,18 @@ func address(r *report, path string, a *corev3.Address) (network, addr string) {
 func source(r *report, path string, s *corev3.ConfigSource) {
 	if s.GetAds() == nil && s.GetSelf() == nil {
 		r.add(path, "only ads and self are served by this sidecar")
+	}
+	Source(s, func(field, reason string) { r.add(join(path, field), "%s", reason) })
+}
+
+// Source refuses what of a config source is not served, but for where it leads to.
+func Source(s *corev3.ConfigSource, refuse func(field, reason string)) {
+	for field, v := range map[string]corev3.ApiVersion{
+		"resource_api_version": s.GetResourceApiVersion(), "self.transport_api_version": s.GetSelf().GetTransportApiVersion(),
+	} {
+		if v != corev3.ApiVersion_AUTO && v != corev3.ApiVersion_V3 {
+			refuse(field, v.String()+" is not served by this sidecar; V3 is")
+		}
 	}
 }
 

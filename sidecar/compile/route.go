@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	uritemplatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	outriggerv1 "github.com/outrigger-mesh/outrigger/api/outrigger/v1"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
@@ -26,7 +27,8 @@ type place struct {
 	chain    []httpFilter
 	// mostSpecificWins is RouteConfiguration.most_specific_header_mutations_wins.
 	mostSpecificWins bool
-	config           level // the route configuration's own
+	maxDirectBody    *wrapperspb.UInt32Value // RouteConfiguration.max_direct_response_body_size_bytes
+	config           level                   // the route configuration's own
 	// needs gathers the clusters that are referred to.
 	needs map[string]bool
 }
@@ -53,7 +55,10 @@ func (c *Compiler) routeConfig(r *report, path string, m *routev3.RouteConfigura
 		source(r, join(path, "vhds.config_source"), m.GetVhds().GetConfigSource())
 	}
 	noRouteMetadata(r, join(path, "metadata"), m.GetMetadata())
-	pl.mostSpecificWins = m.GetMostSpecificHeaderMutationsWins()
+	pl.mostSpecificWins, pl.maxDirectBody = m.GetMostSpecificHeaderMutationsWins(), m.GetMaxDirectResponseBodySizeBytes()
+	if m.GetValidateClusters().GetValue() {
+		r.add(join(path, "validate_clusters"), "true is not served by this sidecar: a route waits for its cluster")
+	}
 	pl.config = level{c.overrides(r, path, pl.listener, pl.chain, m.GetTypedPerFilterConfig()), readHeaderOps(r, path, m)}
 	names, domains := map[string]bool{}, map[string]bool{}
 	for i, v := range m.GetVirtualHosts() {
@@ -137,6 +142,9 @@ func (c *Compiler) route(r *report, path string, m *routev3.Route, host *routev3
 		out.Redirect = redirect(r, join(path, "redirect"), a.Redirect)
 	case *routev3.Route_DirectResponse:
 		out.Direct = direct(r, join(path, "direct_response"), a.DirectResponse)
+		if n := pl.maxDirectBody; n != nil && len(out.Direct.Body) > int(n.GetValue()) {
+			r.add(join(path, "direct_response.body"), "is %d bytes long; max_direct_response_body_size_bytes is %d", len(out.Direct.Body), n.GetValue())
+		}
 	default:
 		r.add(path, "says nothing to do: route, redirect or direct_response is needed")
 	}

@@ -103,9 +103,13 @@ func (p *bootParser) bootstrap(root *yaml.Node) []staticCluster {
 	source := func(path string, n *yaml.Node) {
 		sources[path] = true
 		s := &corev3.ConfigSource{}
-		if p.checked(path, n, s) && s.GetAds() == nil {
+		if !p.checked(path, n, s) {
+			return
+		}
+		if s.GetAds() == nil {
 			p.bad(path, "ads: {}", "only ads is served by this sidecar")
 		}
+		compile.Source(s, func(field, reason string) { p.bad(path+"."+field, "", "%s", reason) })
 	}
 	p.out.Node = &corev3.Node{}
 	p.object("", root, map[string]func(string, *yaml.Node){
