@@ -18,6 +18,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/outrigger-mesh/outrigger/internal/violation"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
 	"github.com/outrigger-mesh/outrigger/sidecar/xdsclient"
 )
@@ -64,7 +65,7 @@ func start(args []string, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: f.level}))
 	boot, err := xdsclient.ReadBootstrap(f.config)
 	if err != nil {
-		log.Error("the sidecar cannot start", "error", err)
+		fail(stderr, log, "the sidecar cannot start", err)
 		return 1
 	}
 	dir := filepath.Dir(f.config)
@@ -81,10 +82,19 @@ func start(args []string, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, f, boot, log); err != nil {
-		log.Error("the sidecar ends", "error", err)
+		fail(stderr, log, "the sidecar ends", err)
 		return 1
 	}
 	return 0
+}
+
+// fail says why the process ends: what somebody wrote wrong line by line, all else as a log entry.
+func fail(stderr io.Writer, log *slog.Logger, what string, err error) {
+	if l := violation.List(nil); errors.As(err, &l) {
+		fmt.Fprintln(stderr, l.Error())
+		return
+	}
+	log.Error(what, "error", err)
 }
 
 func isGateway(boot *xdsclient.Bootstrap) bool {
