@@ -13,6 +13,7 @@ import (
 var inert = map[string]string{
 	// Names. Types decide what is meant, and metrics have labels of their own.
 	"envoy.config.core.v3.TypedExtensionConfig.name":                                    "a name only: the type decides",
+	"envoy.config.listener.v3.ListenerFilter.name":                                      "a name only: the type decides",
 	"envoy.config.listener.v3.Filter.name":                                              "a name only: the type decides",
 	"envoy.config.listener.v3.FilterChain.name":                                         "a name only",
 	"envoy.config.listener.v3.Listener.stat_prefix":                                     "metrics are labelled with the listener's name",
@@ -35,6 +36,7 @@ var inert = map[string]string{
 	"envoy.config.core.v3.ApiConfigSource.set_node_on_first_message_only":                       "the node is always in the first message alone",
 	"envoy.config.core.v3.ConfigSource.initial_fetch_timeout":                                   "what is named is waited for 5 s, and served whenever it comes",
 	"envoy.config.core.v3.RuntimeFractionalPercent.runtime_key":                                 "there is no runtime: default_value holds, as in Envoy where the key is not set",
+	"envoy.config.core.v3.Http1ProtocolOptions.enable_trailers":                                 "trailers are always passed on",
 	"envoy.type.matcher.v3.RegexMatcher.google_re2":                                             "expressions are always RE2",
 	"envoy.config.listener.v3.Listener.enable_reuse_port":                                       "a socket outlives the sidecar that accepts on it, and its loops share it",
 	"envoy.config.listener.v3.FilterChain.filter_chain_match":                                   "an empty one matches all; its fields are refused",
@@ -42,10 +44,6 @@ var inert = map[string]string{
 	"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit.enable_retry_after_header": "Retry-After is always sent",
 	"envoy.config.cluster.v3.OutlierDetection.interval":                                         "nothing is swept: an endpoint is ejected at its last failure, and comes back in time",
 	"envoy.config.endpoint.v3.LocalityLbEndpoints.load_balancing_weight":                        "as in Envoy it says something only to locality_weighted_lb_config, which is refused",
-
-	// Messages whose fields are all refused.
-	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.http_protocol_options": "empty: its fields are refused",
-	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig.http_protocol_options":    "empty: its fields are refused",
 }
 
 // limits says of fields of which only some values are served which those are.
