@@ -75,7 +75,7 @@ fmt: $(LINT) ## format the Go code
 generate: ## write the generated files anew
 	tools/generate.sh
 
-bench: build ## measure one sidecar beside HAProxy and Envoy
+bench: ## measure a sidecar beside nginx, HAProxy, nghttpx and Envoy (25 minutes; CASES=s1,s3 for some) and write docs/benchmarks.md
 	bench/run.sh
 
 fuzz: ## every fuzz target for FUZZTIME (10s) each

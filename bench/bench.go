@@ -36,6 +36,9 @@ func newBench(o options, cases []*benchCase) (*bench, error) {
 	if o.smoke {
 		b.settle = 0
 	}
+	if b.loadProgram == "" {
+		b.loadProgram = filepath.Join(b.bin, "load")
+	}
 	if err := b.missing(cases); err != nil {
 		return nil, err
 	}
@@ -80,7 +83,7 @@ func (b *bench) prepare() error {
 	if err := b.backend.accepts(b.backendPort); err != nil {
 		return fmt.Errorf("the HTTP backend: %w", err)
 	}
-	if b.grpc, err = b.start(loadCore(), "grpc-backend", filepath.Join(b.bin, "load"), []string{"GOMAXPROCS=1"}, "serve", "-addr", fmt.Sprintf("127.0.0.1:%d", b.grpcPort)); err != nil {
+	if b.grpc, err = b.start(loadCore(), "grpc-backend", b.loadProgram, []string{"GOMAXPROCS=1"}, "serve", "-addr", fmt.Sprintf("127.0.0.1:%d", b.grpcPort)); err != nil {
 		return err
 	}
 	if err := b.grpc.accepts(b.grpcPort); err != nil {
@@ -107,7 +110,7 @@ func (b *bench) close() {
 // entrants are a case's peers as far as this run has them.
 func (b *bench) entrants(c *benchCase) (out []entrant) {
 	for _, e := range c.peers {
-		if e.extra && b.quick || b.smoke && e.peer != "outrigger" && e.peer != "direct" {
+		if e.extra && b.quick {
 			continue
 		}
 		out = append(out, e)
@@ -146,7 +149,7 @@ func (m *measure) figures() map[string]float64 {
 
 // load runs bench/load against a port, and reads the proxy's CPU time meanwhile.
 func (b *bench) load(c *benchCase, p proxy, cores string, more ...string) (*measure, error) {
-	args := []string{"-c", cores, filepath.Join(b.bin, "load")}
+	args := []string{"-c", cores, b.loadProgram}
 	for i, a := range append(append([]string{}, c.load...), more...) {
 		args = append(args, b.fill(a))
 		if i == 0 {

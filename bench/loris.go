@@ -2,13 +2,12 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"time"
 )
 
 // startSlow starts the slow clients and waits until they are all connected.
 func (b *bench) startSlow(port int) (*process, error) {
-	p, err := b.start(loadCore(), "loris", filepath.Join(b.bin, "load"), []string{"GOMAXPROCS=1"}, "loris", "-addr", fmt.Sprintf("127.0.0.1:%d", port), "-n", fmt.Sprint(b.slow))
+	p, err := b.start(loadCore(), "loris", b.loadProgram, []string{"GOMAXPROCS=1"}, "loris", "-addr", fmt.Sprintf("127.0.0.1:%d", port), "-n", fmt.Sprint(b.slow))
 	if err != nil {
 		return nil, err
 	}

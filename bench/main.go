@@ -17,8 +17,10 @@ type options struct {
 	reps          int
 	warm, time    time.Duration
 	bin, peers    string
+	loadProgram   string // bench/load; "" is in bin
 	docs, raw     string
-	quick, smoke  bool
+	quick         bool
+	smoke         bool // without pauses: shows that all runs, measures nothing
 	held          int // idle connections
 	sidecars      int // of the slope
 	slow          int // slow-loris clients

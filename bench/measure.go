@@ -117,6 +117,7 @@ func (b *bench) lorisPeer(c *benchCase, e entrant, r *caseResult, rep int) error
 		return err
 	}
 	defer p.stop()
+	r.note(fmt.Sprintf("%d slow clients; the others make %s requests a second", b.slow, c.load[len(c.load)-1]))
 	without, err := b.load(c, p, loadCore())
 	if err != nil {
 		return err
@@ -134,9 +135,6 @@ func (b *bench) lorisPeer(c *benchCase, e entrant, r *caseResult, rep int) error
 	row.add(map[string]float64{p99.key: without.P99, p99Slow.key: with.P99, slowness.key: with.P99 / without.P99}, without)
 	row.fail(with)
 	progress("%d %-5s %-10s p99 %.0f µs without, %.0f µs with %d slow clients, errors %d", rep+1, c.id, e.name(), without.P99, with.P99, b.slow, without.Errors+with.Errors)
-	if rep == 0 && e.peer == c.peers[0].peer {
-		r.note(fmt.Sprintf("%d slow clients; %s requests a second of the others", b.slow, c.load[len(c.load)-1]))
-	}
 	select {
 	case <-slow.done:
 		return fmt.Errorf("the slow clients ended early: %s", slow.said())

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"strings"
 )
 
@@ -68,7 +67,7 @@ func (b *bench) idlePeer(c *benchCase, e entrant, r *caseResult, rep int) error 
 
 // hold opens connections and returns what closes them.
 func (b *bench) hold(c *benchCase, p proxy, n int) (release func(), err error) {
-	args := []string{"-c", loadCore(), filepath.Join(b.bin, "load")}
+	args := []string{"-c", loadCore(), b.loadProgram}
 	args = append(args, c.load...)
 	args = append(args, "-addr", fmt.Sprintf("127.0.0.1:%d", p.port), "-n", fmt.Sprint(n), "-ca", b.fill("@CA@"), "-cert", b.fill("@CERT@"), "-key", b.fill("@KEY@"))
 	cmd := exec.Command("taskset", args...)

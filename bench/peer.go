@@ -20,7 +20,6 @@ type peer struct {
 	name, program, config string
 	args                  func(config string) []string
 	env                   []string
-	version               func(program string) string
 }
 
 func (b *bench) peer(name string) peer {
@@ -78,7 +77,7 @@ func (b *bench) startPeer(e entrant, cores string, env ...string) (proxy, error)
 	}
 	if err := run.accepts(port); err != nil {
 		run.stop()
-		if e.peer == "outrigger" && strings.Contains(run.said(), "not served") {
+		if e.peer == "outrigger" && strings.Contains(run.said(), "the sidecar cannot start") {
 			return proxy{}, fmt.Errorf("%w: %s", errNotServed, run.said())
 		}
 		return proxy{}, fmt.Errorf("%s: %w", e.name(), err)
@@ -138,7 +137,7 @@ func onlyListener(text, name string) (string, error) {
 // missing lists the programs that the chosen cases need and that are not there.
 func (b *bench) missing(cases []*benchCase) error {
 	var out []string
-	need := map[string]bool{"nginx": true, "taskset": true, filepath.Join(b.bin, "load"): true}
+	need := map[string]bool{"nginx": true, "taskset": true, b.loadProgram: true}
 	for _, c := range cases {
 		for _, e := range b.entrants(c) {
 			if e.peer != "direct" {

@@ -23,6 +23,10 @@ func measureSlope(b *bench, _ *benchCase, r *caseResult, _ int) error {
 	if err != nil {
 		return err
 	}
+	program, err := filepath.Abs(b.loadProgram)
+	if err != nil {
+		return err
+	}
 	outrigger := func(args ...string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
@@ -43,7 +47,7 @@ func measureSlope(b *bench, _ *benchCase, r *caseResult, _ int) error {
 	}
 	file := filepath.Join(b.dir, "mesh.yaml")
 	write := func(size int) error {
-		return os.WriteFile(file, []byte(meshOf(filepath.Join(bin, "load"), size, b.backendPort)), 0o644)
+		return os.WriteFile(file, []byte(meshOf(program, size, b.backendPort)), 0o644)
 	}
 	if err := write(1); err != nil {
 		return err

@@ -28,6 +28,7 @@ curl curl
 haproxy haproxy
 wrk wrk
 h2load nghttp2-client
+nghttpx nghttp2-proxy
 nginx nginx
 python3 python3
 node nodejs
@@ -36,6 +37,8 @@ nft nftables
 ip iproute2
 LIST
 if ! missing python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then packages="$packages python3-venv"; fi
+# nginx's module for TCP is a file, not a command.
+if [ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then packages="$packages libnginx-mod-stream"; fi
 case "$packages" in *" python3"*) packages="$packages python3-venv" ;; esac
 # glibc's headers come apart from gcc where recommended packages are not installed.
 case "$packages" in *" gcc"*) packages="$packages libc6-dev" ;; esac
