@@ -13,17 +13,17 @@ import (
 )
 
 type options struct {
-	cases         string
-	reps          int
-	warm, time    time.Duration
-	bin, peers    string
-	loadProgram   string // bench/load; "" is in bin
-	docs, raw     string
-	quick         bool
-	smoke         bool // without pauses: shows that all runs, measures nothing
-	held          int // idle connections
-	sidecars      int // of the slope
-	slow          int // slow-loris clients
+	cases       string
+	reps        int
+	warm, time  time.Duration
+	bin, peers  string
+	loadProgram string // bench/load; "" is in bin
+	docs, raw   string
+	quick       bool
+	smoke       bool // without pauses: shows that all runs, measures nothing
+	held        int  // idle connections
+	sidecars    int  // of the slope
+	slow        int  // slow-loris clients
 }
 
 func main() {

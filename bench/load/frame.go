@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // HTTP/2 frame types, flags and settings (RFC 9113, sections 6 and 6.5.2).
 const (
-	frameData, frameHeaders, frameReset, frameSettings      = 0, 1, 3, 4
+	frameData, frameHeaders, frameReset, frameSettings     = 0, 1, 3, 4
 	framePing, frameGoAway, frameWindow, frameContinuation = 6, 7, 8, 9
 
 	flagEndStream, flagEndHeaders, flagAck = 1, 4, 1

@@ -19,7 +19,7 @@ func (h *histogram) add(ns int64) {
 }
 
 func bucket(v uint64) int {
-	exp := bits.Len64(v>>fine) // 0: exact
+	exp := bits.Len64(v >> fine) // 0: exact
 	if exp == 0 {
 		return int(v)
 	}
