@@ -193,7 +193,7 @@ var served = map[protoreflect.FullName]fieldSet{
 		"allow_chunked_length override_stream_error_on_invalid_http_message ",
 	"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat":                            " stateful_formatter ",
 	"envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": " ",
-	"envoy.config.core.v3.Http2ProtocolOptions":                                            " max_concurrent_streams ",
+	"envoy.config.core.v3.Http2ProtocolOptions":                                            " max_concurrent_streams allow_connect ",
 
 	// HTTP filters.
 	"envoy.extensions.filters.http.router.v3.Router": " ",
@@ -217,16 +217,18 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.route.v3.Route": " name match route redirect direct_response metadata typed_per_filter_config request_headers_to_add " +
 		"request_headers_to_remove response_headers_to_add response_headers_to_remove ",
 	"envoy.config.route.v3.FilterConfig": " config is_optional disabled ",
-	"envoy.config.route.v3.RouteMatch": " prefix path safe_regex path_separated_prefix path_match_policy case_sensitive runtime_fraction headers " +
+	"envoy.config.route.v3.RouteMatch": " prefix path safe_regex path_separated_prefix connect_matcher path_match_policy case_sensitive runtime_fraction headers " +
 		"query_parameters grpc ",
 	"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions": " ",
+	"envoy.config.route.v3.RouteMatch.ConnectMatcher":        " ",
 	"envoy.config.route.v3.HeaderMatcher": " name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match " +
 		"string_match invert_match treat_missing_header_as_empty ",
 	"envoy.config.route.v3.QueryParameterMatcher":                        " name string_match present_match ",
 	"envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": " path_template ",
 	"envoy.config.route.v3.RouteAction": " cluster cluster_header weighted_clusters prefix_rewrite host_rewrite_literal timeout idle_timeout " +
-		"retry_policy hash_policy max_stream_duration upgrade_configs ",
-	"envoy.config.route.v3.RouteAction.UpgradeConfig":                   " upgrade_type enabled ",
+		"retry_policy hash_policy max_stream_duration upgrade_configs append_x_forwarded_host ",
+	"envoy.config.route.v3.RouteAction.UpgradeConfig":                   " upgrade_type enabled connect_config ",
+	"envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig":     " ",
 	"envoy.config.route.v3.RouteAction.MaxStreamDuration":               " max_stream_duration grpc_timeout_header_max ",
 	"envoy.config.route.v3.RouteAction.HashPolicy":                      " header cookie connection_properties query_parameter terminal ",
 	"envoy.config.route.v3.RouteAction.HashPolicy.Header":               " header_name ",

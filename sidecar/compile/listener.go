@@ -133,6 +133,7 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 		StreamIdleTimeout: duration(r, join(path, "stream_idle_timeout"), m.GetStreamIdleTimeout(), 5*time.Minute),
 		MaxConnectionAge:  duration(r, join(path, "common_http_protocol_options.max_connection_duration"), m.GetCommonHttpProtocolOptions().GetMaxConnectionDuration(), 0),
 		MaxStreams:        m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue(),
+		AllowConnect:      m.GetHttp2ProtocolOptions().GetAllowConnect(),
 	}
 	d.l.HTTP = h
 	h.Options = httpOptions(r, path, m, &d.l, d.forwarded)
@@ -159,7 +160,9 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 		h.MaxRequestFields = int(n.GetValue())
 	}
 	for i, u := range m.GetUpgradeConfigs() {
-		h.Upgrades = upgrade(r, at(path, "upgrade_configs", i), h.Upgrades, u.GetUpgradeType(), u.GetEnabled() == nil || u.GetEnabled().GetValue())
+		if t := upgradeToken(r, at(path, "upgrade_configs", i), u.GetUpgradeType()); u.GetEnabled() == nil || u.GetEnabled().GetValue() {
+			h.Upgrades = append(h.Upgrades, t)
+		}
 	}
 	d.chain = c.httpFilters(r, path, m.GetHttpFilters())
 	switch s := m.GetRouteSpecifier().(type) {

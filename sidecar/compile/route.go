@@ -145,6 +145,9 @@ func (c *Compiler) route(r *report, path string, m *routev3.Route, host *routev3
 		if n := pl.maxDirectBody; n != nil && len(out.Direct.Body) > int(n.GetValue()) {
 			r.add(join(path, "direct_response.body"), "is %d bytes long; max_direct_response_body_size_bytes is %d", len(out.Direct.Body), n.GetValue())
 		}
+		if out.Match.Kind == snapshot.PathConnect && out.Direct.Status < 300 {
+			r.add(join(path, "direct_response.status"), "%d would promise a CONNECT a tunnel that is not there", out.Direct.Status)
+		}
 	default:
 		r.add(path, "says nothing to do: route, redirect or direct_response is needed")
 	}
@@ -208,6 +211,8 @@ func routeMatch(r *report, path string, m *routev3.RouteMatch) (out snapshot.Mat
 			}
 			out.Kind, out.Template = snapshot.PathTemplate, tpl
 		}
+	case *routev3.RouteMatch_ConnectMatcher_:
+		out.Kind = snapshot.PathConnect
 	default:
 		r.add(path, "says no path to match")
 	}
@@ -285,6 +290,9 @@ func (c *Compiler) forward(r *report, path string, m *routev3.RouteAction, f *sn
 	noControl(r, join(path, "prefix_rewrite"), f.PrefixRewrite)
 	f.HostRewrite = m.GetHostRewriteLiteral()
 	noControl(r, join(path, "host_rewrite_literal"), f.HostRewrite)
+	if f.ForwardHost = m.GetAppendXForwardedHost(); f.ForwardHost && f.HostRewrite == "" {
+		r.add(join(path, "append_x_forwarded_host"), "has its place beside host_rewrite_literal alone")
+	}
 	for i, h := range m.GetHashPolicy() {
 		p := at(path, "hash_policy", i)
 		hp := snapshot.HashPolicy{Terminal: h.GetTerminal()}
@@ -304,19 +312,29 @@ func (c *Compiler) forward(r *report, path string, m *routev3.RouteAction, f *sn
 		f.Hash = append(f.Hash, hp)
 	}
 	for i, u := range m.GetUpgradeConfigs() {
-		f.Upgrades = upgrade(r, at(path, "upgrade_configs", i), f.Upgrades, u.GetUpgradeType(), u.GetEnabled() == nil || u.GetEnabled().GetValue())
+		p := at(path, "upgrade_configs", i)
+		t := upgradeToken(r, p, u.GetUpgradeType())
+		f.Upgrades = append(f.Upgrades, snapshot.RouteUpgrade{Token: t, Off: u.GetEnabled() != nil && !u.GetEnabled().GetValue()})
+		if u.GetConnectConfig() != nil {
+			if f.TerminateConnect = true; t != "connect" {
+				r.add(join(p, "connect_config"), "has its place beside upgrade_type CONNECT alone")
+			}
+		}
 	}
 }
 
-func upgrade(r *report, path string, list []string, token string, enabled bool) []string {
+// upgradeToken reads the name of an upgrade.
+func upgradeToken(r *report, path, token string) string {
 	token = strings.ToLower(token)
-	if token == "connect" || token == "connect-udp" {
+	switch {
+	case token == "":
+		r.add(join(path, "upgrade_type"), "is missing")
+	case token == "connect-udp":
 		r.add(join(path, "upgrade_type"), "%s is not served by this sidecar", token)
+	case token == "h2c":
+		r.add(join(path, "upgrade_type"), "h2c is not served by this sidecar; HTTP/2 begins with prior knowledge")
 	}
-	if !enabled {
-		return list
-	}
-	return append(list, token)
+	return token
 }
 
 func (c *Compiler) weighted(name string, weight uint32, pl *place) snapshot.WeightedCluster {

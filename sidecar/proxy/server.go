@@ -23,6 +23,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tcp"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
 )
@@ -102,8 +103,11 @@ func (s *Server) Table() *upstream.Table { return s.table }
 type dialer struct{ streams *http2.Streams }
 
 func (d dialer) Dial(p *upstream.Pool, proto snapshot.Protocol) (upstream.Conn, error) {
-	if proto == snapshot.HTTP2 {
+	switch proto {
+	case snapshot.HTTP2:
 		return http2.Dial(p, d.streams)
+	case snapshot.TCP:
+		return tcp.DialConnect(p)
 	}
 	return http1.Dial(p)
 }

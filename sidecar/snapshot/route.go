@@ -135,9 +135,21 @@ func (vh *VirtualHost) Match(x *exchange.Exchange) *Route {
 	if !vh.used.Load() { // the load keeps the cache line shared
 		vh.used.Store(true)
 	}
+	if x.Req.Method == "CONNECT" {
+		return vh.matchConnect(x)
+	}
 	path := x.Req.PathOnly()
 	for _, r := range vh.Routes {
 		if r.Match.matches(x, path) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (vh *VirtualHost) matchConnect(x *exchange.Exchange) *Route {
+	for _, r := range vh.Routes {
+		if r.Match.Kind == PathConnect && r.Match.matches(x, "") {
 			return r
 		}
 	}
@@ -155,6 +167,7 @@ const (
 	PathTemplate // segments with {name} for one segment, {name=**} at the end for the rest
 	PathMatcher  // a compiled matcher: regular expressions
 	PathAny
+	PathConnect // CONNECT requests, which have no path and are taken by no other kind
 )
 
 // Matcher is a compiled test of a string; compile hides regular expressions behind it.
@@ -212,6 +225,10 @@ func (m *Match) matches(x *exchange.Exchange, path string) bool {
 		}
 	case PathMatcher:
 		if !m.Matcher.Match(path) {
+			return false
+		}
+	case PathConnect:
+		if x.Req.Method != "CONNECT" {
 			return false
 		}
 	}
@@ -331,8 +348,19 @@ type Forward struct {
 	// leaves them.
 	PrefixRewrite, PathRewrite, HostRewrite string
 	Hash                                    []HashPolicy
-	// Upgrades lists upgrade tokens let through, in addition to the listener's.
-	Upgrades []string
+	// Upgrades says which upgrades are let through, over what the listener says.
+	Upgrades []RouteUpgrade
+	// TerminateConnect: a CONNECT ends here, and its bytes go to the endpoint as they are; else the endpoint gets the
+	// CONNECT itself.
+	TerminateConnect bool
+	// ForwardHost sets X-Forwarded-Host to the authority that HostRewrite replaces.
+	ForwardHost bool
+}
+
+// RouteUpgrade is a token, in lower case, and whether it is not let through.
+type RouteUpgrade struct {
+	Token string
+	Off   bool
 }
 
 // RetryOn is a set of conditions for another try.

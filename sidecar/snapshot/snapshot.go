@@ -94,6 +94,8 @@ type HTTP struct {
 	MaxRequestHeaderBytes, MaxRequestFields int
 	// MaxStreams is the number of concurrent HTTP/2 streams; 0 means 1,024.
 	MaxStreams uint32
+	// AllowConnect takes extended CONNECT (RFC 8441): upgrades over HTTP/2.
+	AllowConnect bool
 }
 
 // TCPProxy relays bytes.

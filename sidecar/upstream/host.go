@@ -53,7 +53,7 @@ func (h *Host) Pool(l *loop.Loop, d Dialer) *Pool {
 	p := h.pools[l.Index]
 	if p == nil {
 		p = &Pool{Host: h, Loop: l, dialer: d}
-		p.h1.pool, p.h2.pool = p, p
+		p.h1.pool, p.h2.pool, p.raw.pool = p, p, p
 		p.h2.mux = true
 		h.pools[l.Index] = p
 	}

@@ -34,6 +34,8 @@ type Pool struct {
 	Loop   *loop.Loop
 	dialer Dialer
 	h1, h2 lane
+	// raw is connections that carry bytes: each is made for one exchange, and ends with it.
+	raw lane
 }
 
 // lane is the connections of one protocol: exclusive ones, which are idle or taken, or multiplexed ones.
@@ -50,8 +52,11 @@ type lane struct {
 }
 
 func (p *Pool) lane(proto snapshot.Protocol) *lane {
-	if proto == snapshot.HTTP2 {
+	switch proto {
+	case snapshot.HTTP2:
 		return &p.h2
+	case snapshot.TCP:
+		return &p.raw
 	}
 	return &p.h1
 }
@@ -158,6 +163,14 @@ func (p *Pool) Connected(proto snapshot.Protocol, c Conn) {
 	if ln.mux {
 		ln.conns = append(ln.conns, c)
 		p.Freed(proto, c)
+		return
+	}
+	if ln == &p.raw {
+		if w := ln.pop(); w != nil {
+			w.PoolReady(c)
+		} else {
+			c.Drain() // whom it was made for has gone
+		}
 		return
 	}
 	p.Release(c)

@@ -6,6 +6,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/ws"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
 )
@@ -21,7 +22,8 @@ type ClientConn struct {
 	body   Body
 	frame  Framing
 	method string
-	used   int // exchanges so far
+	key    string // the Sec-WebSocket-Key that is ours, or ""
+	used   int    // exchanges so far
 
 	state    clientState
 	reqDone  bool // the request is sent
@@ -31,6 +33,7 @@ type ClientConn struct {
 	blocked  bool
 	drain    bool
 	upgrade  bool
+	inEnd    bool // of a tunnel: the callee has said all
 }
 
 type clientState uint8
@@ -40,6 +43,7 @@ const (
 	cliIdle
 	cliHead // waiting for a response's head
 	cliBody
+	cliFlushing // the exchange is over, and the end of a tunnel has still to go out
 	cliClosed
 )
 
@@ -81,7 +85,7 @@ func (cc *ClientConn) OnTimer(*loop.Timer) {
 		cc.c.Close()
 		cc.state = cliClosed
 		cc.pool.DialFailed(snapshot.HTTP1, cc, cc.pool.Host.Address+": no connection within the connect timeout")
-	case cliIdle:
+	case cliIdle, cliFlushing:
 		cc.close()
 	}
 }
@@ -116,7 +120,7 @@ func (cc *ClientConn) Open(s *pipeline.Stream) pipeline.Upstream {
 	cc.s = s
 	cc.state = cliHead
 	cc.used++
-	cc.reqDone, cc.chunked, cc.answered, cc.tunnel, cc.upgrade = false, false, false, false, false
+	cc.reqDone, cc.chunked, cc.answered, cc.tunnel, cc.upgrade, cc.key = false, false, false, false, false, ""
 	return cc
 }
 
@@ -130,7 +134,10 @@ func (cc *ClientConn) SendHead(s *pipeline.Stream, end bool) {
 		cc.method = "CONNECT"
 	}
 	how := How{Length: -1, Upgrade: s.Req.Protocol}
-	cc.upgrade = s.Req.Protocol != ""
+	cc.upgrade = s.WantsTunnel()
+	if s.Proto == exchange.HTTP2 && exchange.EqualFold(how.Upgrade, ws.Token) {
+		cc.keyWebSocket(s)
+	}
 	switch {
 	case cc.upgrade:
 	case end:
@@ -145,6 +152,16 @@ func (cc *ClientConn) SendHead(s *pipeline.Stream, end bool) {
 	}
 	how.Trailers = s.GRPC
 	cc.c.SetOut(AppendRequest(cc.c.Out(), &s.Req, &how))
+}
+
+// keyWebSocket adds what HTTP/1.1 begins a handshake by, where the request came over HTTP/2, which has no such field.
+func (cc *ClientConn) keyWebSocket(s *pipeline.Stream) {
+	if _, ok := s.Req.Header.Get(ws.KeyField); ok {
+		return
+	}
+	key := ws.AppendKey(s.Alloc(24)[:0], s.Rand(), s.Rand())
+	s.Req.Header.Add(ws.KeyField, str(key))
+	cc.key = str(key)
 }
 
 // SendData sends a piece of the request's body.
@@ -190,8 +207,11 @@ func (cc *ClientConn) SendTrailers(s *pipeline.Stream) {
 		return
 	}
 	cc.reqDone = true
-	if cc.chunked {
+	switch {
+	case cc.chunked:
 		cc.c.SetOut(AppendLastChunk(cc.c.Out(), &s.Trailer))
+	case cc.upgrade:
+		cc.c.CloseWrite()
 	}
 }
 
@@ -217,11 +237,20 @@ func (cc *ClientConn) Cancel() {
 		return
 	}
 	cc.s = nil
+	if cc.inEnd && cc.reqDone && cc.c.Waiting() > 0 {
+		cc.state = cliFlushing
+		cc.pool.Loop.SetTimer(&cc.timer, stuckTime, cc)
+		return
+	}
 	cc.close()
 }
 
 // OnDrained lets the request's body go on.
 func (cc *ClientConn) OnDrained(*loop.Conn) {
+	if cc.state == cliFlushing {
+		cc.close()
+		return
+	}
 	if cc.blocked {
 		cc.blocked = false
 		if cc.s != nil {
@@ -242,7 +271,7 @@ func (cc *ClientConn) OnHangup(*loop.Conn) {}
 func (cc *ClientConn) OnRead(c *loop.Conn) {
 	turn := 0
 	lp := cc.pool.Loop
-	for cc.state != cliClosed {
+	for cc.state != cliClosed && !cc.inEnd {
 		if cc.state == cliBody && !cc.tunnel && cc.body.SpliceMost() > 0 {
 			n, spliced := cc.splice(c)
 			turn += n
@@ -395,13 +424,14 @@ func (cc *ClientConn) bytes(b []byte) {
 
 // onHead takes a response's head; left is how much came behind it.
 func (cc *ClientConn) onHead(s *pipeline.Stream, left int) {
-	if s.Resp.Status == 101 {
-		if !cc.upgrade {
-			cc.s = nil
-			cc.close()
-			s.UpstreamReset(pipeline.ProtocolError, "an upgrade that was not asked for")
-			return
-		}
+	st := s.Resp.Status
+	if bad := cc.badUpgrade(s); bad != "" {
+		cc.s = nil
+		cc.close()
+		s.UpstreamReset(pipeline.ProtocolError, bad)
+		return
+	}
+	if st == 101 || cc.upgrade && s.Req.Protocol == "" && st < 300 {
 		cc.tunnel = true
 		cc.state = cliBody
 		s.UpstreamHead(false)
@@ -417,6 +447,22 @@ func (cc *ClientConn) onHead(s *pipeline.Stream, left int) {
 	ok := cc.reusable(left)
 	s.UpstreamHead(true)
 	cc.done(ok)
+}
+
+// badUpgrade says what is wrong with a 101, or "".
+func (cc *ClientConn) badUpgrade(s *pipeline.Stream) string {
+	if s.Resp.Status != 101 {
+		return ""
+	}
+	if s.Req.Protocol == "" {
+		return "an upgrade that was not asked for"
+	}
+	if cc.key != "" {
+		if got, _ := s.Resp.Header.Get(ws.AcceptField); got != str(ws.AppendAccept(s.Alloc(28)[:0], cc.key)) {
+			return "a WebSocket handshake that does not prove itself"
+		}
+	}
+	return ""
 }
 
 // reusable says whether the connection can take another exchange after this response.
@@ -445,7 +491,13 @@ func (cc *ClientConn) done(ok bool) {
 // eof: the callee has closed the connection or, where clean is false, reset it: then nothing it sent is whole.
 func (cc *ClientConn) eof(clean bool) {
 	s := cc.s
-	if s != nil && clean && cc.state == cliBody && (cc.tunnel || cc.body.UntilClose()) {
+	if s != nil && clean && cc.state == cliBody && cc.tunnel {
+		cc.inEnd = true // what still comes from the caller has a way
+		cc.c.Pause(true)
+		s.UpstreamData(nil, true)
+		return
+	}
+	if s != nil && clean && cc.state == cliBody && cc.body.UntilClose() {
 		cc.s = nil
 		cc.close()
 		s.UpstreamData(nil, true)

@@ -191,8 +191,11 @@ func parseTarget(h *exchange.Head, target string, f *Framing) *Error {
 	h.Scheme, h.Authority = "http", host
 	switch {
 	case h.Method == "CONNECT":
-		if !validAuthority(target) || target == "" {
-			return errTarget
+		if !validAuthority(target) || !hasPort(target) {
+			return errTarget // §3.2.3
+		}
+		if target != host {
+			h.Header.SetKnown(exchange.Host, target)
 		}
 		h.Authority = target
 		h.Path = ""
@@ -234,6 +237,15 @@ func parseTarget(h *exchange.Head, target string, f *Framing) *Error {
 		}
 	}
 	return nil
+}
+
+// hasPort says whether an authority ends in a port.
+func hasPort(s string) bool {
+	i := len(s) - 1
+	for i > 0 && s[i]-'0' < 10 {
+		i--
+	}
+	return i > 0 && s[i] == ':' && i < len(s)-1 && len(s)-i <= 6
 }
 
 // validAuthority refuses what cannot be an authority and would be dangerous in a log, a route or a new head.

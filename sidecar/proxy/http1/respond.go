@@ -6,6 +6,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/ws"
 )
 
 // SendInformational sends a 1xx head.
@@ -28,13 +29,14 @@ func (sc *ServerConn) SendHead(s *pipeline.Stream, end bool) {
 	how := How{Length: -1}
 	sc.noBody = s.Req.Method == "HEAD" || h.Status == 204 || h.Status == 304
 	switch {
-	case h.Status == 101:
-		sc.tunnel = true
-		how.Upgrade = h.Protocol
-		if how.Upgrade == "" {
-			how.Upgrade = s.Req.Protocol
+	case s.Tunnel():
+		sc.tunnel, sc.closeAfter, sc.noBody = true, true, false
+		if h.Status == 101 {
+			if how.Upgrade = h.Protocol; how.Upgrade == "" {
+				how.Upgrade = s.Req.Protocol
+			}
+			acceptWebSocket(s)
 		}
-		sc.closeAfter = true
 	case sc.noBody:
 	case end:
 		how.Length = 0
@@ -45,7 +47,7 @@ func (sc *ServerConn) SendHead(s *pipeline.Stream, end bool) {
 	default:
 		how.Chunked, sc.chunked = true, true
 	}
-	how.Close = sc.closeAfter && how.Upgrade == ""
+	how.Close = sc.closeAfter && !sc.tunnel
 	how.KeepAlive = s.Proto == exchange.HTTP10 && !sc.closeAfter
 	sc.c.SetOut(AppendResponse(sc.c.Out(), h, &how))
 	if sc.tunnel {
@@ -56,6 +58,18 @@ func (sc *ServerConn) SendHead(s *pipeline.Stream, end bool) {
 			s.RequestData(b, false)
 		}
 	}
+}
+
+// acceptWebSocket adds what HTTP/1.1 proves a handshake by, where the answer came over HTTP/2, which has no such field.
+func acceptWebSocket(s *pipeline.Stream) {
+	if !exchange.EqualFold(s.Req.Protocol, ws.Token) {
+		return
+	}
+	key, ok := s.Req.Header.Get(ws.KeyField)
+	if _, has := s.Resp.Header.Get(ws.AcceptField); has || !ok {
+		return
+	}
+	s.Resp.Header.Add(ws.AcceptField, str(ws.AppendAccept(s.Alloc(28)[:0], key)))
 }
 
 // SendData sends a piece of the body.
@@ -74,7 +88,13 @@ func (sc *ServerConn) SendData(s *pipeline.Stream, b []byte, end bool) {
 			sc.c.Write(b)
 		}
 	}
-	if end && sc.chunked && !sc.noBody && !sc.c.Closed() {
+	if !end || sc.c.Closed() {
+		return
+	}
+	switch {
+	case sc.tunnel:
+		sc.c.CloseWrite()
+	case sc.chunked && !sc.noBody:
 		sc.c.SetOut(AppendLastChunk(sc.c.Out(), nil))
 	}
 }

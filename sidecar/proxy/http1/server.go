@@ -305,42 +305,33 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 	if sc.frame.HTTP10 {
 		s.Proto = exchange.HTTP10
 	}
-	upgrade := false
-	if sc.frame.Upgrade && !sc.frame.HTTP10 && sc.body.Done() && sc.upgradable(s) {
-		upgrade = true
-	} else {
+	switch {
+	case s.Req.Method == "CONNECT":
+		if !sc.body.Done() { // RFC 9110 §9.3.6 gives it no meaning
+			s.Req.Header.Reset()
+			sc.refuse(s, bad("CONNECT with a body"))
+			return
+		}
 		s.Req.Protocol = ""
-	}
-	if s.Req.Method == "CONNECT" {
 		sc.closeAfter = true
-		s.Req.Header.Reset()
-		sc.refuse(s, &Error{405, "CONNECT is not served here"})
-		return
+	case !sc.frame.Upgrade || sc.frame.HTTP10 || !sc.body.Done():
+		s.Req.Protocol = ""
 	}
 	if sc.frame.Expect && !sc.body.Done() && s.ExpectContinue() && sc.n == n && !sc.frame.HTTP10 {
 		sc.c.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 	}
-	s.Begin(sc.body.Done() && !upgrade)
+	s.Begin(sc.body.Done() && !s.WantsTunnel())
 	if sc.s != s {
 		return
 	}
-	if upgrade {
-		sc.c.Pause(true) // nothing of an upgraded connection is read until the 101 has come
+	if s.WantsTunnel() {
+		sc.c.Pause(true) // nothing of what may become a tunnel is read until the answer has come
 		return
 	}
 	if sc.n > n && !sc.body.Done() {
 		// the body's beginning came with the head; what is behind the body belongs to the next request
 		sc.bodyBytes(sc.in[n:sc.n], true)
 	}
-}
-
-func (sc *ServerConn) upgradable(s *pipeline.Stream) bool {
-	for _, u := range s.HTTP().Upgrades {
-		if exchange.EqualFold(s.Req.Protocol, u) {
-			return true
-		}
-	}
-	return false
 }
 
 // bodyBytes takes body bytes from b and returns how many belong to the current request. Where b is a part of in,
@@ -460,8 +451,8 @@ func (sc *ServerConn) OnHangup(*loop.Conn) {
 func (sc *ServerConn) eof() {
 	if s := sc.s; s != nil {
 		if sc.tunnel {
-			s.RequestData(nil, true)
 			sc.c.Pause(true)
+			s.RequestData(nil, true)
 			return
 		}
 		sc.closeAfter = true

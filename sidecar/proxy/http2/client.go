@@ -15,6 +15,7 @@ import (
 type ClientConn struct {
 	conn
 	pool     *upstream.Pool
+	early    []uint32 // streams that wait for the peer's settings
 	timer    loop.Timer
 	used     int
 	dialing  bool
@@ -153,6 +154,10 @@ func (cc *ClientConn) headers(id uint32, st *stream, end bool, block []byte) boo
 			return cc.streamError(id, ErrProtocol)
 		}
 		st.inEnd = true
+		if s.Tunnel() { // it has no place for trailers
+			s.UpstreamData(nil, true)
+			return !cc.closed
+		}
 		st.s = nil
 		s.UpstreamTrailers()
 		st.finishIn()
@@ -170,8 +175,17 @@ func (cc *ClientConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		s.UpstreamInformational()
 		return !cc.closed
 	}
+	if s.WantsTunnel() && s.Resp.Status < 300 {
+		if end {
+			return cc.streamError(id, ErrProtocol)
+		}
+		if s.Req.Protocol != "" {
+			s.Resp.Status, s.Resp.Protocol = 101, s.Req.Protocol
+		}
+		s.Resp.ContentLength = -1
+	}
 	st.head = true
-	if !st.headReq && s.Resp.Status != 304 {
+	if !st.headReq && s.Resp.Status != 304 && s.Resp.Status != 101 {
 		st.length = s.Resp.ContentLength
 	}
 	if end {
@@ -210,6 +224,10 @@ func (cc *ClientConn) goAway(last uint32, code ErrCode) {
 }
 
 func (cc *ClientConn) settings() {
+	cc.sendEarly()
+	if cc.closed {
+		return
+	}
 	if !cc.draining {
 		cc.pool.Freed(snapshot.HTTP2, cc)
 	}
@@ -253,6 +271,10 @@ func (cs *clientStream) SendHead(s *pipeline.Stream, end bool) {
 	st := cs.st()
 	h := st.h
 	if st.closed {
+		return
+	}
+	if s.WantsTunnel() {
+		cs.sendConnect(s)
 		return
 	}
 	st.outEnd = end
@@ -306,6 +328,13 @@ func (cs *clientStream) Cancel() {
 		return
 	}
 	if st.inEnd && st.outEnd {
+		if len(st.q) == 0 {
+			st.h.remove(st) // a tunnel; of others the last call was not this
+		}
+		return
+	}
+	if st.early { // the peer knows nothing of it
+		st.h.remove(st)
 		return
 	}
 	code := ErrCancel

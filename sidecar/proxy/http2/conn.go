@@ -58,6 +58,8 @@ type conn struct {
 	gotAway   bool
 	closed    bool
 	first     bool // the first frame must be SETTINGS
+	settled   bool // the peer's settings have come
+	connect   bool // extended CONNECT (RFC 8441) is taken: by us (server), by the peer (client)
 	debugText string
 }
 
@@ -76,6 +78,9 @@ func (h *conn) hello(b []byte, maxStreams uint32) []byte {
 	if h.server {
 		kv = appendSetting(kv, settingMaxStreams, maxStreams)
 		kv = appendSetting(kv, settingMaxHeaderList, maxHeaderBlock)
+		if h.connect {
+			kv = appendSetting(kv, settingConnectProtocol, 1)
+		}
 	} else {
 		kv = appendSetting(kv, settingEnablePush, 0)
 	}
@@ -430,6 +435,13 @@ func (h *conn) settingsFrame(flags byte, id uint32, p []byte) bool {
 				}
 			}
 			wider = wider || d > 0
+		case settingConnectProtocol:
+			if v > 1 || v == 0 && h.connect && !h.server {
+				return h.fatal(ErrProtocol, "ENABLE_CONNECT_PROTOCOL")
+			}
+			if !h.server {
+				h.connect = v == 1
+			}
 		case settingMaxFrame:
 			if v < minMaxFrame || v > maxMaxFrame {
 				return h.fatal(ErrProtocol, "MAX_FRAME_SIZE")
@@ -444,6 +456,7 @@ func (h *conn) settingsFrame(flags byte, id uint32, p []byte) bool {
 			st.pump()
 		}
 	}
+	h.settled = true
 	h.side.settings()
 	return !h.closed
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/ws"
 )
 
 // ServerConn is the server's side of a connection.
@@ -30,8 +31,11 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, streams *Streams, l *pipeli
 	set[sc] = struct{}{}
 	sc.init(c, streams, sc, true)
 	sc.preface = len(Preface)
-	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil && cfg.HTTP.MaxStreams > 0 {
-		sc.max = int(cfg.HTTP.MaxStreams)
+	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil {
+		if cfg.HTTP.MaxStreams > 0 {
+			sc.max = int(cfg.HTTP.MaxStreams)
+		}
+		sc.connect = cfg.HTTP.AllowConnect
 	}
 	c.SetHandler(sc)
 	c.Batch = true
@@ -94,8 +98,8 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		code = ErrRefusedStream
 	case !ok:
 		code = ErrProtocol
-	case s.Req.Method == "CONNECT" || s.Req.Protocol != "":
-		code = ErrRefusedStream
+	case s.WantsTunnel() && (end || s.Req.Protocol != "" && (!sc.connect || s.Req.Method != "CONNECT")):
+		code = ErrProtocol
 	case end && s.Req.ContentLength > 0:
 		code = ErrProtocol
 	}
@@ -117,6 +121,13 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 	st.head = true
 	st.headReq = s.Req.Method == "HEAD"
 	st.length = s.Req.ContentLength
+	if s.WantsTunnel() {
+		st.length, s.Req.ContentLength = -1, -1
+		s.Req.Header.DelKnown(exchange.ContentLength)
+		if s.Req.Protocol != "" {
+			s.Req.Method = "GET" // the form that an upgrade has within the pipeline
+		}
+	}
 	s.Bind((*serverStream)(st))
 	s.Peer = sc.peer
 	s.Proto = exchange.HTTP2
@@ -275,7 +286,12 @@ func (ss *serverStream) SendHead(s *pipeline.Stream, end bool) {
 		flags |= flagEndStream
 	}
 	out = appendFrameHeader(out, 0, frameHeaders, flags, st.id)
-	out = h.enc.Status(h.enc.Start(out), s.Resp.Status)
+	status := s.Resp.Status
+	if status == 101 { // RFC 8441 §5
+		status = 200
+		s.Resp.Header.Del(ws.AcceptField)
+	}
+	out = h.enc.Status(h.enc.Start(out), status)
 	out = h.appendFields(out, &s.Resp.Header)
 	if s.Resp.ContentLength >= 0 && !s.Resp.Header.Has(exchange.ContentLength) && s.Resp.Status >= 200 && s.Resp.Status != 204 {
 		out = h.enc.Literal(out, "content-length", decimal(s.Resp.ContentLength), exchange.ContentLength, false)

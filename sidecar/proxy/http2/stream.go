@@ -21,6 +21,7 @@ type stream struct {
 	length   int64 // what content-length still lacks, or -1
 
 	qEnd    bool // the end follows q
+	early   bool // its head waits for the peer's settings
 	inEnd   bool // END_STREAM came
 	outEnd  bool // END_STREAM went
 	head    bool // the head came
@@ -68,7 +69,7 @@ func (st *stream) onData(p []byte, total int, end bool) bool {
 	if st.h.server {
 		s.RequestData(p, end)
 	} else {
-		if end {
+		if end && !s.Tunnel() {
 			st.s = nil
 		}
 		s.UpstreamData(p, end)
@@ -141,7 +142,7 @@ func (st *stream) SendData(_ *pipeline.Stream, b []byte, end bool) {
 	if st.closed || st.outEnd || st.qEnd {
 		return
 	}
-	if len(st.q) == 0 && int64(len(b)) <= st.sendWin && int64(len(b)) <= h.sendWin && len(b) <= h.maxFrame {
+	if len(st.q) == 0 && !st.early && int64(len(b)) <= st.sendWin && int64(len(b)) <= h.sendWin && len(b) <= h.maxFrame {
 		st.frame(b, end)
 		return
 	}
@@ -190,7 +191,7 @@ func (st *stream) sentEnd() {
 // pump sends what waits, as the windows allow.
 func (st *stream) pump() {
 	h := st.h
-	if st.closed || st.outEnd || len(st.q) == 0 && !st.qEnd && st.trailers == nil {
+	if st.closed || st.outEnd || st.early || len(st.q) == 0 && !st.qEnd && st.trailers == nil {
 		return
 	}
 	off := 0
@@ -427,7 +428,7 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 	case head == nil:
 	case request:
 		if head.Method == "CONNECT" && seen&32 == 0 {
-			ok = ok && seen&(2|4) == 0 && head.Authority != ""
+			ok = ok && seen&(2|4) == 0 && hasPort(head.Authority)
 		} else {
 			ok = ok && seen&7 == 7 && head.Path != "" && (head.Path[0] == '/' || head.Path == "*" && head.Method == "OPTIONS") && validTarget(head.Path) && validMethod(head.Method)
 		}
@@ -456,6 +457,15 @@ func validAuthority(s string) bool {
 		}
 	}
 	return true
+}
+
+// hasPort says whether an authority ends in a port.
+func hasPort(s string) bool {
+	i := len(s) - 1
+	for i > 0 && s[i]-'0' < 10 {
+		i--
+	}
+	return i > 0 && s[i] == ':' && i < len(s)-1 && len(s)-i <= 6
 }
 
 func validMethod(s string) bool {

@@ -192,6 +192,8 @@ type Stream struct {
 	respXform  []exchange.Transformer
 	cancelWant func()
 
+	tunnel      bool // the answer opened one
+	terminate   bool // a CONNECT ends here
 	admitted    bool // counted in by rt
 	selfSuspend bool // the suspension ends by a timer or a body of ours: nobody else holds a Resume
 	reqEnd      bool // the request is complete
@@ -270,7 +272,7 @@ func (w *Worker) recycle(s *Stream) {
 	s.admitted, s.selfSuspend, s.reqEnd, s.reqTrailers, s.keep, s.bodyGone = false, false, false, false, false, false
 	s.upEnd, s.respTrail, s.headSent, s.pausedDown, s.pausedUp, s.idleTimer = false, false, false, false, false, false
 	s.detached, s.bufferResp = false, false
-	s.Continue = ContinueDone
+	s.tunnel, s.terminate, s.Continue = false, false, ContinueDone
 	s.BytesIn, s.BytesOut, s.Status = 0, 0, 0
 	s.gate.Store(gateRunning)
 	if w.nfree < maxFree {

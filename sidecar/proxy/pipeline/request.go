@@ -179,6 +179,9 @@ func (s *Stream) rewrite() {
 		}
 	}
 	if f.HostRewrite != "" {
+		if f.ForwardHost {
+			s.append(&s.Req.Header, exchange.XForwardedHost, s.Req.Authority)
+		}
 		s.Req.Authority = f.HostRewrite
 		if s.Req.Header.Has(exchange.Host) {
 			s.Req.Header.SetKnown(exchange.Host, f.HostRewrite)

@@ -24,6 +24,9 @@ func (s *Stream) UpstreamHead(end bool) {
 	}
 	now := s.w.Loop.Now()
 	s.lastMove, s.firstByte = now, now
+	if s.WantsTunnel() {
+		s.opensTunnel()
+	}
 	if end {
 		s.upstreamEnded()
 	}
@@ -60,7 +63,7 @@ func (s *Stream) UpstreamHead(end bool) {
 		}
 	}
 	s.Flags |= reason
-	if s.fwd.HeadTimeout || status == 101 {
+	if s.fwd.HeadTimeout || s.tunnel {
 		if s.expires == 0 {
 			if end {
 				s.w.Loop.StopTimer(&s.deadline)
@@ -148,7 +151,10 @@ func (s *Stream) UpstreamData(b []byte, end bool) {
 // upstreamEnded is the end of the response: the codec has let go of s, and may have given the connection to another
 // exchange already. What still comes of the request has nowhere to go.
 func (s *Stream) upstreamEnded() {
-	s.upEnd, s.up, s.pausedUp = true, nil, false
+	s.upEnd = true
+	if !s.tunnel {
+		s.up, s.pausedUp = nil, false
+	}
 }
 
 // UpstreamTrailers is called by the upstream codec at the end of a response with trailers: s.RespTrailer.
@@ -181,6 +187,10 @@ func (s *Stream) sendData(b []byte, end bool) {
 		s.down.SendData(s, b, end)
 	}
 	if end {
+		if s.tunnel {
+			s.tunnelEnded()
+			return
+		}
 		s.complete()
 	} else if s.phase == phaseRespond && s.down.Blocked() {
 		s.pauseUp(true)
@@ -240,7 +250,7 @@ func (s *Stream) sendResponse() {
 	}
 	held := s.respHeld
 	s.respHeld = nil
-	end := s.upEnd && len(held) == 0 && !s.respTrail
+	end := s.upEnd && len(held) == 0 && !s.respTrail && !s.tunnel
 	s.down.SendHead(s, end)
 	switch {
 	case s.phase != phaseRespond:
@@ -300,6 +310,7 @@ func (s *Stream) answer() {
 
 // localHead completes s.Resp for an answer of our own.
 func (s *Stream) localHead() {
+	s.tunnel = false
 	h := &s.Resp.Header
 	if !s.http.StripInternal && s.Flags != 0 {
 		h.SetKnown(exchange.OutriggerReason, s.Flags.String())

@@ -64,11 +64,18 @@ func (s *Stream) findRoute(ask bool) {
 
 func (s *Stream) matched(vh *snapshot.VirtualHost) {
 	r := vh.Match(&s.Exchange)
+	if r == nil && s.Req.Method == "CONNECT" {
+		s.fail(405, exchange.NoRouteFound, "CONNECT is not served here")
+		return
+	}
 	if r == nil {
 		s.fail(404, exchange.NoRouteFound, "no route of "+vh.Name+" takes this request")
 		return
 	}
 	s.route, s.Route = r, r
+	if s.WantsTunnel() && !s.admitTunnel(r) {
+		return
+	}
 	s.chain = r.Filters
 	if f := r.Forward; f != nil {
 		s.fwd = f
@@ -178,6 +185,9 @@ func (s *Stream) RequestTrailers() {
 	if s.up != nil {
 		s.startTimeout()
 		s.up.SendTrailers(s)
+		if s.tunnel {
+			s.tunnelEnded()
+		}
 		return
 	}
 	if s.phase >= phaseConnect {
@@ -206,6 +216,9 @@ func (s *Stream) passOn(b []byte, end bool) {
 	up.SendData(s, b, end)
 	if s.up == up && !end && up.Blocked() {
 		s.pauseDown(true)
+	}
+	if end && s.tunnel {
+		s.tunnelEnded()
 	}
 }
 

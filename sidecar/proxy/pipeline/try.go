@@ -37,6 +37,8 @@ const (
 	StreamRefused
 	// ProtocolError: what came was not HTTP.
 	ProtocolError
+	// Unsupported: the upstream cannot be asked for this.
+	Unsupported
 )
 
 // deadlineSlack is how much earlier than our timer, which is coarse, an upstream may act on the call's deadline.
@@ -67,7 +69,7 @@ func (s *Stream) forward() {
 	if s.GRPC && !s.grpcDeadline(now) {
 		return
 	}
-	if s.reqEnd || s.Req.Protocol != "" {
+	if s.reqEnd || s.WantsTunnel() {
 		s.startTimeout()
 	} else if s.expires == 0 {
 		s.startIdle()
@@ -153,6 +155,9 @@ func (s *Stream) noEndpoint() string {
 }
 
 func (s *Stream) proto() snapshot.Protocol {
+	if s.terminate {
+		return snapshot.TCP
+	}
 	if p := s.cluster.Protocol; p != snapshot.Auto {
 		return p
 	}
@@ -220,6 +225,11 @@ func (s *Stream) UpstreamReset(kind ResetKind, detail string) {
 		return
 	}
 	s.up = nil
+	if s.tunnel && s.upEnd {
+		s.reqEnd = true // it had said all, and does not want more
+		s.tunnelEnded()
+		return
+	}
 	f := failure{executed: true, detail: detail, on: snapshot.OnReset | snapshot.OnUnavailable}
 	switch kind {
 	case ConnectionLost:
@@ -233,8 +243,10 @@ func (s *Stream) UpstreamReset(kind ResetKind, detail string) {
 		f.on = snapshot.OnRefusedStream | snapshot.OnUnavailable
 	case ProtocolError:
 		f.flag, f.on = exchange.UpstreamProtocolError, snapshot.OnReset
+	case Unsupported:
+		f.flag, f.on, f.executed = exchange.UpstreamProtocolError, 0, false
 	}
-	s.endTry(kind != StreamRefused && kind != StaleConnection)
+	s.endTry(kind != StreamRefused && kind != StaleConnection && kind != Unsupported)
 	if s.expires != 0 && s.w.Loop.Now() >= s.expires-deadlineSlack {
 		s.timedOut() // a gRPC server that was told the deadline resets at it, maybe a moment before our timer
 		return

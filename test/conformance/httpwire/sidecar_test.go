@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +26,17 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Go's server takes extended CONNECT only where this is in its environment when it starts
+	if extended := "http2xconnect=1"; !strings.Contains(os.Getenv("GODEBUG"), extended) {
+		self, err := os.Executable()
+		if err == nil {
+			err = syscall.Exec(self, os.Args, append(os.Environ(), "GODEBUG="+strings.Trim(os.Getenv("GODEBUG")+","+extended, ",")))
+		}
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // spec is a sidecar's configuration; what is empty has a plain default.
 type spec struct {
