@@ -92,7 +92,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	for _, u := range boot.Static {
 		bad = append(bad, s.client.Static(u)...)
 	}
-	if boot.ADS == "" {
+	if boot.ADS == "" && len(bad) == 0 {
 		bad = append(bad, s.compiler.Missing()...)
 	}
 	if len(bad) > 0 {

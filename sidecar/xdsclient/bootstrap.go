@@ -76,7 +76,10 @@ func ParseBootstrap(name string, b []byte) (*Bootstrap, error) {
 func (b *Bootstrap) Explain(errs []compile.ResourceError) error {
 	var l violation.List
 	for _, e := range errs {
-		path := violation.Field(b.paths[[2]string{e.TypeURL, e.Name}], e.Field)
+		path := b.paths[[2]string{e.TypeURL, e.Name}]
+		if e.Field != "" {
+			path = violation.Field(path, e.Field)
+		}
 		l = append(l, violation.Violation{File: b.file, Line: b.doc.line(path), Path: path, Message: e.Reason})
 	}
 	l.Sort()
