@@ -20,7 +20,7 @@ import (
 )
 
 // rawServer answers each connection as f does, and closes it when f returns.
-func rawServer(t *testing.T, f func(c net.Conn, r *bufio.Reader)) string {
+func rawServer(t testing.TB, f func(c net.Conn, r *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -53,7 +53,7 @@ func dial(t *testing.T, m *mesh, listener string) (net.Conn, *bufio.Reader) {
 	return c, bufio.NewReader(c)
 }
 
-func waitFor(t *testing.T, what string, ok func() bool) {
+func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -67,7 +67,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 }
 
 // settled waits until all books of a mesh are closed.
-func settled(t *testing.T, m *mesh) {
+func settled(t testing.TB, m *mesh) {
 	t.Helper()
 	c := m.Table().Cluster("c")
 	waitFor(t, "the counters return to zero", func() bool {

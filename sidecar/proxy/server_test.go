@@ -36,7 +36,10 @@ func (ownSockets) Listen(_ context.Context, _, network, address string) (*os.Fil
 		return nil, "", err
 	}
 	defer l.Close()
-	f, err := l.(*net.TCPListener).File()
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	f, err := l.(interface{ File() (*os.File, error) }).File()
 	return f, l.Addr().String(), err
 }
 

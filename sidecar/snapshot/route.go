@@ -95,19 +95,16 @@ func (t *RouteTable) Host(authority string) *VirtualHost {
 	if t.IgnorePort {
 		authority = StripPort(authority)
 	}
-	if vh := t.host(authority); vh != nil {
+	if vh := t.exact[authority]; vh != nil {
 		return vh
 	}
 	for i := 0; i < len(authority); i++ {
 		if c := authority[i]; c-'A' < 26 {
-			return t.hostOrAny(strings.ToLower(authority)) // rare: clients send lower case
+			authority = strings.ToLower(authority) // rare: clients send lower case
+			break
 		}
 	}
-	return t.any
-}
-
-func (t *RouteTable) hostOrAny(a string) *VirtualHost {
-	if vh := t.host(a); vh != nil {
+	if vh := t.host(authority); vh != nil {
 		return vh
 	}
 	return t.any

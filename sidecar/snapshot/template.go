@@ -35,10 +35,13 @@ func ParseTemplate(s string) (*Template, error) {
 			if i != len(segs)-1 {
 				return bad("** must be last")
 			}
+			if seg != "**" && (len(seg) < len("{x=**}") || strings.ContainsAny(seg[1:len(seg)-len("=**}")], "{}*=")) {
+				return bad("a variable is {name}, {name=*} or, last, {name=**}")
+			}
 			t.rest = true
 		case strings.HasPrefix(seg, "{") && strings.HasSuffix(seg, "}"):
 			name, pattern, ok := strings.Cut(seg[1:len(seg)-1], "=")
-			if name == "" || ok && pattern != "*" {
+			if name == "" || strings.ContainsAny(name, "{}*") || ok && pattern != "*" {
 				return bad("a variable is {name}, {name=*} or, last, {name=**}")
 			}
 			t.parts = append(t.parts, templatePart{name: name, variable: true})

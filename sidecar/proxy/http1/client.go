@@ -52,7 +52,7 @@ const defaultConnectTimeout = time.Second
 // Dial begins a connection for a pool.
 func Dial(p *upstream.Pool) (*ClientConn, error) {
 	cc := &ClientConn{pool: p}
-	c, err := p.Connect(snapshot.HTTP1, cc)
+	c, err := p.Loop.Dial(p.Host.Network, p.Host.Address, cc)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (cc *ClientConn) SendHead(s *pipeline.Stream, end bool) {
 	default:
 		how.Chunked, cc.chunked = true, true
 	}
-	how.Trailers = s.GRPC
+	how.Trailers = s.GRPC && !s.Req.Header.Has(exchange.TE)
 	cc.c.SetOut(AppendRequest(cc.c.Out(), &s.Req, &how))
 }
 

@@ -129,7 +129,7 @@ func TestHopByHop(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(AppendRequest(nil, &h, &How{Length: 2}))
-	if got != "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nAuthorization: a\r\nY: z\r\n\r\n" {
+	if got != "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nAuthorization: a\r\nTE: trailers\r\nY: z\r\n\r\n" {
 		t.Fatalf("%q", got)
 	}
 }

@@ -367,10 +367,14 @@ func parseFields(b []byte, p int, h *exchange.Head, f *Framing, lim Limits) (int
 			fl.Flags |= exchange.Dropped
 		case exchange.Connection, exchange.KeepAlive, exchange.ProxyConnection, exchange.HTTP2Settings:
 			fl.Flags |= exchange.Dropped
-		case exchange.TE:
-			fl.Flags |= exchange.Dropped
-			if hasToken(fl.Value, "trailers") {
-				f.Trailers = true
+		case exchange.TE: // of what a connection takes only that trailers are wanted is passed on: the next one has them too
+			if f.Trailers || !hasToken(fl.Value, "trailers") {
+				fl.Flags |= exchange.Dropped
+				break
+			}
+			f.Trailers = true
+			if fl.Value != "trailers" {
+				fl.Value, fl.Start, fl.End = "trailers", 0, 0
 			}
 		case exchange.Upgrade:
 			fl.Flags |= exchange.Dropped
@@ -440,7 +444,7 @@ func (f *Framing) dropNominated(h *exchange.Header) {
 			switch exchange.Lookup(t) {
 			case exchange.Host, exchange.ContentLength, exchange.TransferEncoding, exchange.Authorization,
 				exchange.XForwardedFor, exchange.XForwardedProto, exchange.XRequestID, exchange.OutriggerReason,
-				exchange.OutriggerAttempt:
+				exchange.OutriggerAttempt, exchange.TE:
 				return
 			}
 			h.Del(t)

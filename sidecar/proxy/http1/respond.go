@@ -38,6 +38,9 @@ func (sc *ServerConn) SendHead(s *pipeline.Stream, end bool) {
 			acceptWebSocket(s)
 		}
 	case sc.noBody:
+		if s.Local && s.Req.Method == "HEAD" {
+			how.Length = h.ContentLength // what a GET would have got
+		}
 	case end:
 		how.Length = 0
 	case h.ContentLength >= 0 && (s.Proto == exchange.HTTP10 || !h.Header.Has(exchange.Trailer)):

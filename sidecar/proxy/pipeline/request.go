@@ -64,8 +64,19 @@ func (s *Stream) normalize() bool {
 	return true
 }
 
-// normalizePath removes dot segments, turns backslashes into slashes and decodes percent-encoded unreserved
-// characters. A path that needs none of it is returned as it is.
+// escapeInPath are the characters that stand in a path only percent-encoded (RFC 3986 §3.3, as Envoy takes it); special
+// are those at which normalization has something to do.
+var escapeInPath, special = func() (escape, special [256]bool) {
+	for c := range 256 {
+		escape[c] = c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>^`{|}", byte(c)) >= 0
+		special[c] = escape[c] || c == '%' || c == '\\' || c == '.'
+	}
+	return escape, special
+}()
+
+// normalizePath removes dot segments, turns backslashes into slashes, decodes percent-encoded unreserved characters and
+// encodes what may not stand in a path. A path that needs none of it is returned as it is. It refuses an encoded NUL, and
+// malformed encodings: what would become of those behind us nobody knows.
 func normalizePath(p string) (string, bool) {
 	plain := true
 	end := len(p)
@@ -75,7 +86,7 @@ func normalizePath(p string) (string, bool) {
 			end = i
 			break
 		}
-		if c == '%' || c == '\\' || c == '.' && i > 0 && p[i-1] == '/' {
+		if special[c] && (c != '.' || i > 0 && p[i-1] == '/') {
 			plain = false
 		}
 	}
@@ -83,13 +94,14 @@ func normalizePath(p string) (string, bool) {
 		return p, true
 	}
 	path, rest := p[:end], p[end:]
-	b := make([]byte, 0, len(path))
+	const digits = "0123456789ABCDEF"
+	b := make([]byte, 0, len(path)+16)
 	for i := 0; i < len(path); i++ {
 		c := path[i]
-		switch c {
-		case '\\':
+		switch {
+		case c == '\\':
 			b = append(b, '/')
-		case '%':
+		case c == '%':
 			if i+2 >= len(path) {
 				return "", false
 			}
@@ -107,6 +119,8 @@ func normalizePath(p string) (string, bool) {
 				b = append(b, path[i:i+3]...) // the service may care for the case of hex digits
 			}
 			i += 2
+		case escapeInPath[c]:
+			b = append(b, '%', digits[c>>4], digits[c&15])
 		default:
 			b = append(b, c)
 		}

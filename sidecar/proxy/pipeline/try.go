@@ -41,6 +41,9 @@ const (
 	Unsupported
 )
 
+// maxStale is how many tries a request gets at most where its connections break before an answer, each having been idle.
+const maxStale = 4
+
 // deadlineSlack is how much earlier than our timer, which is coarse, an upstream may act on the call's deadline.
 const deadlineSlack = int64(2 * time.Millisecond)
 
@@ -313,9 +316,16 @@ func (s *Stream) retry(on snapshot.RetryOn, executed, stale bool) bool {
 		return false
 	}
 	r := s.fwd.Retry
-	if stale && idempotent(s.Req.Method) && s.Attempts <= 3 {
-		s.nextTry(0)
-		return true
+	if stale && idempotent(s.Req.Method) {
+		// No policy is needed for it, but where there is one its number of tries holds, if it permits a second at all.
+		most := maxStale
+		if r != nil {
+			most = max(r.Attempts, 2)
+		}
+		if int(s.Attempts) < most {
+			s.nextTry(0)
+			return true
+		}
 	}
 	if r == nil || r.On&on == 0 || int(s.Attempts) >= r.Attempts {
 		return false

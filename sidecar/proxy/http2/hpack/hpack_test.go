@@ -190,3 +190,65 @@ func TestRelayAllocs(t *testing.T) {
 		t.Fatalf("%v allocations a block", n)
 	}
 }
+
+// What one encoder writes, block after block with the peer's table size changing between, the library reads back the same.
+// in is a program: each byte adds a field or, from 0xf0 on, ends the block and sets a size.
+func FuzzRelay(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 1, 0xf0, 1, 2, 3, 0xf4, 1, 2, 0xff, 1, 1, 1})
+	f.Add([]byte{0x10, 0x21, 0x32, 0x43, 0x54, 0x65, 0x76, 0x87, 0xf1, 0x10, 0x21, 0x32, 0xf2, 0x43, 0xfe, 0x10, 0x10})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var fromOut strings.Builder
+		from := xhpack.NewEncoder(&fromOut)
+		to := xhpack.NewDecoder(4096, nil)
+		var want, got []string
+		to.SetEmitFunc(func(f xhpack.HeaderField) { got = append(got, f.Name+": "+f.Value) })
+		var dec Decoder
+		var enc Encoder
+		var x exchange.Exchange
+		flush := func() {
+			x.Reset()
+			dec.Start([]byte(fromOut.String()))
+			fromOut.Reset()
+			out := enc.Start(nil)
+			for {
+				var fl exchange.Field
+				_, done, err := dec.Next(&fl, &x)
+				if done {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				out = enc.Field(out, &fl)
+			}
+			if _, err := to.Write(out); err != nil {
+				t.Fatalf("% x: %v", out, err)
+			}
+			if err := to.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Join(got, "\n") != strings.Join(want, "\n") {
+				t.Fatalf("got %q, want %q", got, want)
+			}
+			got, want = got[:0], want[:0]
+		}
+		for i, c := range in {
+			if c >= 0xf0 {
+				flush()
+				n := uint32(c&15) * 300
+				enc.SetMax(n)
+				to.SetAllowedMaxDynamicTableSize(min(n, 4096))
+				if c&1 == 0 {
+					from.SetMaxDynamicTableSize(n)
+				}
+				continue
+			}
+			hf := xhpack.HeaderField{Name: fmt.Sprintf("x-%d", c>>4), Value: strings.Repeat("v", int(c&15)*20), Sensitive: i%11 == 10}
+			if err := from.WriteField(hf); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, hf.Name+": "+hf.Value)
+		}
+		flush()
+	})
+}
