@@ -8,7 +8,8 @@ P           ?= 2
 CACHE       := $(CURDIR)/.cache
 BIN         := bin
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-GOBUILD     := CGO_ENABLED=0 go build -p $(P) -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+# grpcnotrace leaves out gRPC's trace pages: their templates keep the linker from dropping unused methods, 9 MB of the sidecar.
+GOBUILD     := CGO_ENABLED=0 go build -p $(P) -tags grpcnotrace -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 LINT        := $(CACHE)/bin/golangci-lint
 # Time that one package's tests may take.
 TESTTIME    ?= 20m

@@ -79,6 +79,7 @@ func start(args []string, stderr io.Writer) int {
 		f.state = filepath.Join(dir, "xds")
 	}
 	share(f, isGateway(boot))
+	collectEarly()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, f, boot, log); err != nil {

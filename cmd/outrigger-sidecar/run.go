@@ -46,6 +46,7 @@ type sidecar struct {
 	draining bool
 	said     bool          // ready was said to the runner
 	again    chan struct{} // a snapshot is to be applied again
+	applied  chan struct{} // a snapshot has been applied
 }
 
 func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logger) (err error) {
@@ -55,7 +56,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	defer wg.Wait()
 	defer cancel()
 
-	s := &sidecar{log: log, again: make(chan struct{}, 1)}
+	s := &sidecar{log: log, again: make(chan struct{}, 1), applied: make(chan struct{}, 1)}
 	socks, err := s.greet(ctx)
 	if err != nil {
 		return err
@@ -91,7 +92,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	for _, u := range boot.Static {
 		bad = append(bad, s.client.Static(u)...)
 	}
-	if boot.ADS == "" {
+	if boot.ADS == "" && len(bad) == 0 {
 		bad = append(bad, s.compiler.Missing()...)
 	}
 	if len(bad) > 0 {
@@ -110,6 +111,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	defer s.closeConsole()
 	wg.Go(func() { _ = s.client.Run(ctx) })
 	wg.Go(func() { s.applyAgain(ctx) })
+	wg.Go(func() { settle(ctx, s.applied) })
 	if s.peer != nil {
 		wg.Go(func() { s.obey(ctx) })
 	}
@@ -208,6 +210,10 @@ func (s *sidecar) applyCurrent() {
 		default:
 		}
 		return
+	}
+	select {
+	case s.applied <- struct{}{}:
+	default:
 	}
 	s.sayReady()
 }

@@ -148,8 +148,10 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.core.v3.Address":                  " socket_address pipe ",
 	"envoy.config.core.v3.SocketAddress":            " protocol address port_value ",
 	"envoy.config.core.v3.Pipe":                     " path ",
-	"envoy.config.core.v3.ConfigSource":             " ads self resource_api_version initial_fetch_timeout ",
+	"envoy.config.core.v3.ConfigSource":             " ads self path path_config_source resource_api_version initial_fetch_timeout ",
 	"envoy.config.core.v3.AggregatedConfigSource":   " ",
+	"envoy.config.core.v3.PathConfigSource":         " path watched_directory ",
+	"envoy.config.core.v3.WatchedDirectory":         " path ",
 	"envoy.config.core.v3.SelfConfigSource":         " transport_api_version ",
 	"envoy.config.core.v3.Metadata":                 " filter_metadata typed_filter_metadata ",
 	"envoy.config.core.v3.HeaderValueOption":        " header append append_action keep_empty_value ",
@@ -157,7 +159,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.core.v3.Locality":                 " region zone sub_zone ",
 	"envoy.config.core.v3.TypedExtensionConfig":     " name typed_config ",
 	"envoy.config.core.v3.RuntimeFractionalPercent": " default_value runtime_key ",
-	"envoy.config.core.v3.DataSource":               " inline_string inline_bytes ",
+	"envoy.config.core.v3.DataSource":               " filename inline_string inline_bytes ",
 	"envoy.type.v3.FractionalPercent":               " numerator denominator ",
 	"envoy.type.v3.Percent":                         " value ",
 	"envoy.type.v3.Int64Range":                      " start end ",
@@ -172,7 +174,7 @@ var served = map[protoreflect.FullName]fieldSet{
 		"use_original_dst bind_to_port listener_filters ",
 	"envoy.config.listener.v3.ListenerFilter":                                              " name typed_config ",
 	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":                        " ",
-	"envoy.config.listener.v3.FilterChain":                                                 " name filters filter_chain_match metadata ",
+	"envoy.config.listener.v3.FilterChain":                                                 " name filters filter_chain_match metadata transport_socket transport_socket_connect_timeout ",
 	"envoy.config.listener.v3.FilterChainMatch":                                            " ",
 	"envoy.config.listener.v3.Filter":                                                      " name typed_config ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":                               " stat_prefix cluster weighted_clusters idle_timeout ",
@@ -206,6 +208,25 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": " mutations ",
 	"envoy.extensions.filters.http.header_mutation.v3.Mutations":              " request_mutations response_mutations ",
 	"envoy.config.common.mutation_rules.v3.HeaderMutation":                    " remove append ",
+
+	// TLS.
+	"envoy.config.core.v3.TransportSocket":                       " name typed_config ",
+	"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": " ",
+	"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": " common_tls_context require_client_certificate require_sni " +
+		"disable_stateless_session_resumption disable_stateful_session_resumption ",
+	"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext": " common_tls_context sni auto_sni_san_validation max_session_keys ",
+	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext": " tls_params tls_certificates tls_certificate_sds_secret_configs " +
+		"validation_context validation_context_sds_secret_config combined_validation_context alpn_protocols ",
+	"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext": " default_validation_context " +
+		"validation_context_sds_secret_config ",
+	"envoy.extensions.transport_sockets.tls.v3.TlsParameters":  " tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves ",
+	"envoy.extensions.transport_sockets.tls.v3.TlsCertificate": " certificate_chain private_key watched_directory ",
+	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": " trusted_ca system_root_certs watched_directory " +
+		"match_typed_subject_alt_names match_subject_alt_names verify_certificate_hash verify_certificate_spki ",
+	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.SystemRootCerts": " ",
+	"envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher":                        " san_type matcher ",
+	"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":                              " name sds_config ",
+	"envoy.extensions.transport_sockets.tls.v3.Secret":                                       " name tls_certificate validation_context ",
 
 	// Routes.
 	"envoy.config.route.v3.RouteConfiguration": " name virtual_hosts vhds request_headers_to_add request_headers_to_remove response_headers_to_add " +
@@ -249,7 +270,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	// Clusters and endpoints.
 	"envoy.config.cluster.v3.Cluster": " name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment health_checks " +
 		"circuit_breakers http2_protocol_options typed_extension_protocol_options outlier_detection metadata load_balancing_policy " +
-		"least_request_lb_config ring_hash_lb_config common_lb_config ",
+		"least_request_lb_config ring_hash_lb_config common_lb_config transport_socket ",
 	"envoy.config.cluster.v3.Cluster.EdsClusterConfig":               " eds_config service_name ",
 	"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":           " choice_count ",
 	"envoy.config.cluster.v3.Cluster.RingHashLbConfig":               " minimum_ring_size maximum_ring_size hash_function ",

@@ -37,6 +37,7 @@ type clusterDef struct {
 	// eds names the endpoints' resource; "" where they are inline.
 	eds    string
 	inline []snapshot.EndpointSpec
+	tls    *tlsDef // or nil
 }
 
 func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
@@ -72,6 +73,9 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 		d.inline = endpoints(r, "load_assignment", m.GetLoadAssignment())
 	}
 	out.ConnectTimeout = duration(r, "connect_timeout", m.GetConnectTimeout(), 0)
+	if d.tls = c.clientTLS(r, m.GetName(), m.GetTransportSocket()); d.tls != nil {
+		out.TLS = d.tls.client
+	}
 	if !out.OriginalDst {
 		c.balance(r, m, out)
 	}

@@ -11,6 +11,7 @@
 package compile
 
 import (
+	"crypto/rand"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -34,11 +36,12 @@ const (
 	VirtualHostType = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 	ClusterType     = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	EndpointType    = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	SecretType      = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
 // Types lists the types in the order in which they are to be asked for: what others refer to comes first.
 func Types() []string {
-	return []string{ClusterType, EndpointType, ListenerType, RouteType, VirtualHostType}
+	return []string{SecretType, ClusterType, EndpointType, ListenerType, RouteType, VirtualHostType}
 }
 
 // Sink takes clusters and endpoints: the table of sidecar/upstream. Its methods are called by one goroutine at a time.
@@ -94,6 +97,8 @@ type Result struct {
 	Snapshot *snapshot.Snapshot
 	// Listeners, Routes (by listener), Clusters and Endpoints (by cluster) name what became active or was removed.
 	Listeners, Routes, Clusters, Endpoints []string
+	// Certificates name what certificates were put in use for, as "listener NAME": at first, and when they were renewed.
+	Certificates []string
 	// Next is when Tick is to be called; zero where nothing waits.
 	Next time.Time
 }
@@ -110,9 +115,16 @@ type Compiler struct {
 	clusters  map[string]*clusterState
 	endpoints map[string][]snapshot.EndpointSpec // by EDS name
 	byName    map[string]bool                    // clusters that were asked for by name
-	serial    int
-	version   string
-	dirty     bool // listeners changed since the last snapshot
+	secrets   map[string]*tlsv3.Secret
+
+	at           time.Time // of the update or tick that is under way
+	pollAt       time.Time // when files are looked at again
+	renewed      []string  // Result.Certificates
+	ticketSecret [32]byte  // what keys of session tickets are derived from
+
+	serial  int
+	version string
+	dirty   bool // listeners changed since the last snapshot
 }
 
 // entry is a resource's history as far as it matters.
@@ -147,7 +159,9 @@ func New(o Options) *Compiler {
 	c := &Compiler{
 		opts: o, strategies: map[string]balancer.Strategy{}, readers: readers(), entries: map[string]map[string]*entry{},
 		units: map[string]*unit{}, clusters: map[string]*clusterState{}, endpoints: map[string][]snapshot.EndpointSpec{}, byName: map[string]bool{},
+		secrets: map[string]*tlsv3.Secret{},
 	}
+	_, _ = rand.Read(c.ticketSecret[:]) // which does not fail
 	for _, t := range Types() {
 		c.entries[t] = map[string]*entry{}
 	}
@@ -162,6 +176,7 @@ func (c *Compiler) Update(now time.Time, u Update) Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	res := &Result{}
+	c.at = now
 	byName := c.entries[u.TypeURL]
 	if byName == nil {
 		res.Errors = append(res.Errors, ResourceError{TypeURL: u.TypeURL, Reason: "resources of this type are not served by this sidecar"})
@@ -208,6 +223,7 @@ func (c *Compiler) Tick(now time.Time) Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	res := &Result{}
+	c.at = now
 	c.settle(now, res)
 	return *res
 }
@@ -220,6 +236,10 @@ func (c *Compiler) set(now time.Time, r *report, res *Result, typ string, s Reso
 			return
 		}
 		d := c.cluster(r, m)
+		if r.ok() && d.tls != nil {
+			c.renew(r, d.tls)
+			c.pollAt = time.Time{}
+		}
 		if !r.ok() {
 			return
 		}
@@ -258,6 +278,11 @@ func (c *Compiler) set(now time.Time, r *report, res *Result, typ string, s Reso
 				}
 				res.Endpoints = append(res.Endpoints, name)
 			}
+		}
+	case SecretType:
+		m := &tlsv3.Secret{}
+		if read(r, s, m, m.GetName) {
+			c.setSecret(r, m)
 		}
 	case ListenerType:
 		m := &listenerv3.Listener{}
@@ -305,7 +330,7 @@ func (c *Compiler) remove(now time.Time, res *Result, typ, name string) {
 		for _, u := range c.units {
 			u.removeHost(name)
 		}
-	case RouteType, EndpointType:
+	case RouteType, EndpointType, SecretType:
 		// A client that still refers to them keeps the last good ones, as Envoy does; let go of when nothing does.
 		return
 	}
@@ -317,7 +342,7 @@ func (c *Compiler) remove(now time.Time, res *Result, typ, name string) {
 func (c *Compiler) Wanted() map[string]map[string]bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w := map[string]map[string]bool{RouteType: {}, EndpointType: {}, ClusterType: {}}
+	w := map[string]map[string]bool{RouteType: {}, EndpointType: {}, ClusterType: {}, SecretType: c.wantedSecrets()}
 	for _, u := range c.units {
 		for _, v := range u.versions() {
 			if v.def.rds != "" {
@@ -370,7 +395,7 @@ func (c *Compiler) references() map[string]bool {
 // warm says whether a cluster is known with its endpoints.
 func (c *Compiler) warm(name string) bool {
 	cs := c.clusters[name]
-	if cs == nil {
+	if cs == nil || cs.def.tls != nil && !cs.def.tls.ready {
 		return false
 	}
 	if cs.def.eds == "" {

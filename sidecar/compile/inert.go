@@ -21,6 +21,7 @@ var inert = map[string]string{
 	"envoy.config.core.v3.GrpcService.GoogleGrpc.stat_prefix":                           "calls to the control plane are not counted apart",
 	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.track_remaining":                "what is in use is always shown",
 	"envoy.extensions.filters.http.fault.v3.HTTPFault.disable_downstream_cluster_stats": "faults are counted by their place, never by the caller's cluster",
+	"envoy.config.core.v3.TransportSocket.name":                                         "a name only: the type decides",
 
 	// What is said to others.
 	"envoy.config.core.v3.Metadata.filter_metadata": "metadata of others says nothing to this sidecar",
@@ -33,18 +34,23 @@ var inert = map[string]string{
 	"envoy.config.core.v3.Node.client_features":     "is passed on to the control plane",
 
 	// What holds in any case.
-	"envoy.config.core.v3.ApiConfigSource.set_node_on_first_message_only":                       "the node is always in the first message alone",
-	"envoy.config.core.v3.ConfigSource.initial_fetch_timeout":                                   "what is named is waited for 5 s, and served whenever it comes",
-	"envoy.config.core.v3.RuntimeFractionalPercent.runtime_key":                                 "there is no runtime: default_value holds, as in Envoy where the key is not set",
-	"envoy.config.core.v3.Http1ProtocolOptions.enable_trailers":                                 "trailers are always passed on",
-	"envoy.extensions.filters.http.router.v3.Router.suppress_envoy_headers":                     "there are no x-envoy fields to suppress",
-	"envoy.type.matcher.v3.RegexMatcher.google_re2":                                             "expressions are always RE2",
-	"envoy.config.listener.v3.Listener.enable_reuse_port":                                       "a socket outlives the sidecar that accepts on it, and its loops share it",
-	"envoy.config.listener.v3.FilterChain.filter_chain_match":                                   "an empty one matches all; its fields are refused",
-	"envoy.config.route.v3.RetryPolicy.host_selection_retry_max_attempts":                       "an endpoint that was not tried is found where there is one",
-	"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit.enable_retry_after_header": "Retry-After is always sent",
-	"envoy.config.cluster.v3.OutlierDetection.interval":                                         "nothing is swept: an endpoint is ejected at its last failure, and comes back in time",
-	"envoy.config.endpoint.v3.LocalityLbEndpoints.load_balancing_weight":                        "as in Envoy it says something only to locality_weighted_lb_config, which is refused",
+	"envoy.config.core.v3.PathConfigSource.watched_directory":                                            "the file itself is looked at every second, whichever way it changes",
+	"envoy.extensions.transport_sockets.tls.v3.TlsCertificate.watched_directory":                         "the files themselves are looked at every second, whichever way they change",
+	"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.watched_directory":           "the file itself is looked at every second, whichever way it changes",
+	"envoy.config.core.v3.WatchedDirectory.path":                                                         "the files themselves are looked at every second, whichever way they change",
+	"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.disable_stateful_session_resumption": "sessions are resumed by tickets alone: nothing is kept of them",
+	"envoy.config.core.v3.ApiConfigSource.set_node_on_first_message_only":                                "the node is always in the first message alone",
+	"envoy.config.core.v3.ConfigSource.initial_fetch_timeout":                                            "what is named is waited for 5 s, and served whenever it comes",
+	"envoy.config.core.v3.RuntimeFractionalPercent.runtime_key":                                          "there is no runtime: default_value holds, as in Envoy where the key is not set",
+	"envoy.config.core.v3.Http1ProtocolOptions.enable_trailers":                                          "trailers are always passed on",
+	"envoy.extensions.filters.http.router.v3.Router.suppress_envoy_headers":                              "there are no x-envoy fields to suppress",
+	"envoy.type.matcher.v3.RegexMatcher.google_re2":                                                      "expressions are always RE2",
+	"envoy.config.listener.v3.Listener.enable_reuse_port":                                                "a socket outlives the sidecar that accepts on it, and its loops share it",
+	"envoy.config.listener.v3.FilterChain.filter_chain_match":                                            "an empty one matches all; its fields are refused",
+	"envoy.config.route.v3.RetryPolicy.host_selection_retry_max_attempts":                                "an endpoint that was not tried is found where there is one",
+	"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit.enable_retry_after_header":          "Retry-After is always sent",
+	"envoy.config.cluster.v3.OutlierDetection.interval":                                                  "nothing is swept: an endpoint is ejected at its last failure, and comes back in time",
+	"envoy.config.endpoint.v3.LocalityLbEndpoints.load_balancing_weight":                                 "as in Envoy it says something only to locality_weighted_lb_config, which is refused",
 }
 
 // limits says of fields of which only some values are served which those are.

@@ -28,6 +28,18 @@ type listenerDef struct {
 	forwarded bool // our metadata asks for Forwarded
 	// needs are the clusters of a TCP listener.
 	needs map[string]bool
+	// tls is the chain's, or nil.
+	tls *tlsDef
+}
+
+// secretsHere says whether all certificates have come.
+func (d *listenerDef) secretsHere() bool {
+	for _, t := range d.contexts() {
+		if !t.ready {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
@@ -50,6 +62,10 @@ func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 	if len(chains) != 1 {
 		r.add("filter_chains", "there are %d; one is served by this sidecar", len(chains))
 		return d
+	}
+	wait := duration(r, join(path, "transport_socket_connect_timeout"), chains[0].GetTransportSocketConnectTimeout(), 0)
+	if d.tls = c.serverTLS(r, m.GetName(), join(path, "transport_socket"), chains[0].GetTransportSocket(), wait); d.tls != nil {
+		d.l.TLS = d.tls.server
 	}
 	fs := chains[0].GetFilters()
 	if len(fs) != 1 {

@@ -528,6 +528,9 @@ func direct(r *report, path string, m *routev3.DirectResponseAction) *snapshot.D
 	if m.GetStatus() < 200 || m.GetStatus() > 599 {
 		r.add(join(path, "status"), "must be from 200 to 599")
 	}
+	if m.GetBody().GetFilename() != "" {
+		r.add(join(path, "body.filename"), "is not served by this sidecar")
+	}
 	body := m.GetBody().GetInlineString()
 	if b := m.GetBody().GetInlineBytes(); b != nil {
 		body = string(b)

@@ -101,6 +101,12 @@ func (v *version) references(refs map[string]bool) {
 
 func (c *Compiler) setListener(now time.Time, r *report, m *listenerv3.Listener) {
 	d := c.listener(r, m)
+	for _, t := range d.contexts() {
+		if r.ok() {
+			c.renew(r, t)
+			c.pollAt = time.Time{}
+		}
+	}
 	if !r.ok() {
 		return
 	}
@@ -238,6 +244,8 @@ func (c *Compiler) setVirtualHost(now time.Time, r *report, name string, m *rout
 
 // settle activates what can be, publishes what changed, and takes away what nothing refers to.
 func (c *Compiler) settle(now time.Time, res *Result) {
+	c.poll(now, res)
+	res.Certificates, c.renewed = c.renewed, nil
 	for name, u := range c.units {
 		for _, v := range u.versions() {
 			v.dirty = v.routes.settle(c, now, &res.Next) || v.dirty
@@ -301,9 +309,9 @@ func (c *Compiler) ready(u *unit, now time.Time, next *time.Time) bool {
 	var ok bool
 	switch {
 	case v.def.l.TCP != nil:
-		ok = late || c.allWarm(v.def.needs)
+		ok = late || c.allWarm(v.def.needs) && v.def.secretsHere()
 	case v.routes.active != nil:
-		ok = true
+		ok = late || v.def.secretsHere()
 	default:
 		ok = late && u.active == nil
 	}

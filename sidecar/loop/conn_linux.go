@@ -34,6 +34,7 @@ type Conn struct {
 	gen int32
 	// pipe is output too, and goes before out; nil but while the socket does not take what was spliced.
 	pipe *pipe
+	lay  *layered // nil where the wire's bytes are the handler's
 
 	rd, wr     bool // the socket is readable, writable as far as known
 	hup        bool // the peer sent FIN or the connection broke
@@ -111,6 +112,14 @@ func rawWritev(fd int, v []unix.Iovec) (int, syscall.Errno) {
 
 // Read reads what is there into b, which must not be empty.
 func (c *Conn) Read(b []byte) (int, ReadResult) {
+	if c.lay != nil {
+		return c.lay.read(b)
+	}
+	return c.ReadWire(b)
+}
+
+// ReadWire reads what is there of the socket's own bytes into b, which must not be empty. It is for layers.
+func (c *Conn) ReadWire(b []byte) (int, ReadResult) {
 	if !c.rd {
 		return 0, Again
 	}
@@ -136,7 +145,7 @@ func (c *Conn) Pause(on bool) {
 		return
 	}
 	c.paused = on
-	if !on && c.rd {
+	if !on && c.readable() {
 		c.Yield()
 	}
 }
@@ -198,6 +207,10 @@ func (c *Conn) Write(b []byte) {
 		c.SetOut(append(c.Out(), b...))
 		return
 	}
+	if c.lay != nil {
+		c.writeLayered(b)
+		return
+	}
 	v := [2]unix.Iovec{}
 	k := 0
 	if len(c.out) > 0 {
@@ -240,6 +253,7 @@ func (c *Conn) freeOut() {
 		c.l.freePipe(c.pipe)
 		c.pipe = nil
 	}
+	c.freeWire()
 }
 
 // Waiting is the number of bytes that the socket has not taken yet, what is gathered included.
@@ -247,6 +261,9 @@ func (c *Conn) Waiting() int {
 	n := len(c.out) - c.off
 	if c.pipe != nil {
 		n += c.pipe.n
+	}
+	if c.lay != nil {
+		n += len(c.lay.wire) - c.lay.off
 	}
 	return n
 }
@@ -258,7 +275,14 @@ func (c *Conn) Blocked() bool { return c.Waiting() > 0 && !c.wr }
 func (c *Conn) Flush() { c.flush() }
 
 func (c *Conn) flush() {
-	if c.closed || c.connecting || c.out == nil && c.pipe == nil {
+	if c.closed || c.connecting {
+		return
+	}
+	if c.lay != nil {
+		c.flushLayered()
+		return
+	}
+	if c.out == nil && c.pipe == nil {
 		return
 	}
 	if c.pipe != nil && !c.drainPipe() {
@@ -279,8 +303,7 @@ func (c *Conn) flush() {
 	if c.off == len(c.out) {
 		c.freeOut()
 		if c.finLater {
-			c.finLater = false
-			unix.Shutdown(int(c.fd), unix.SHUT_WR)
+			c.fin()
 		}
 	}
 }
@@ -292,7 +315,7 @@ func (c *Conn) fail(e syscall.Errno) {
 	c.freeOut()
 	if !c.paused {
 		var b [1]byte
-		if n, r := c.Peek(b[:]); r == OK && n > 0 {
+		if n, r := c.peekWire(b[:]); r == OK && n > 0 {
 			c.broken, c.rd, c.hup = true, true, true
 			c.Yield()
 			return
@@ -308,7 +331,9 @@ func (c *Conn) Close() {
 	if c.closed {
 		return
 	}
-	if c.pipe != nil && c.wr {
+	if c.lay != nil {
+		c.lastLayered()
+	} else if c.pipe != nil && c.wr {
 		_, _ = rawSplice(c.pipe.r, int(c.fd), c.pipe.n) // what is left of it is the reason to lose the rest
 	} else if c.out != nil && c.wr && !c.connecting && c.off < len(c.out) {
 		_, _ = rawWrite(int(c.fd), c.out[c.off:]) // the last that is tried
@@ -337,12 +362,15 @@ func (c *Conn) CloseWrite() {
 		c.finLater = true
 		return
 	}
-	unix.Shutdown(int(c.fd), unix.SHUT_WR)
+	c.fin()
 }
 
 func (c *Conn) close() {
 	c.closed = true
 	c.freeOut()
+	if c.lay != nil {
+		c.lay.Closed()
+	}
 	if c.l.conns[c.fd] == c {
 		c.l.conns[c.fd] = nil
 	}
@@ -383,7 +411,7 @@ func (l *Loop) event(c *Conn, ev uint32) {
 			if c.closed {
 				return
 			}
-			if c.out == nil && c.pipe == nil {
+			if c.Waiting() == 0 {
 				c.h.OnDrained(c)
 				if c.closed {
 					return
@@ -434,8 +462,15 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 // FD is the connection's descriptor, for socket options.
 func (c *Conn) FD() int { return int(c.fd) }
 
-// Peek looks at what is there without taking it.
+// Peek looks at what is there without taking it: at one byte at least, where there is one. b must not be empty.
 func (c *Conn) Peek(b []byte) (int, ReadResult) {
+	if c.lay != nil {
+		return c.lay.peek(b)
+	}
+	return c.peekWire(b)
+}
+
+func (c *Conn) peekWire(b []byte) (int, ReadResult) {
 	n, _, err := unix.Recvfrom(int(c.fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	switch {
 	case err == unix.EAGAIN:

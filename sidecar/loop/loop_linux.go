@@ -70,7 +70,8 @@ type Loop struct {
 	deferred              []Task
 	bufs, small           [][]byte
 	pipes                 []*pipe
-	npipes                int // free and lent
+	npipes                int    // free and lent
+	seal                  []byte // where layers seal to
 	nconns                int
 	load                  atomic.Int64
 
@@ -250,7 +251,7 @@ func (l *Loop) turn(n int) {
 		for i, c := range q {
 			q[i] = nil
 			c.queued = false
-			if !c.closed && c.rd && !c.paused {
+			if !c.closed && c.readable() && !c.paused {
 				c.h.OnRead(c)
 				l.flushDirty()
 			}

@@ -76,11 +76,11 @@ func rawSplice(from, to, n int) (int, syscall.Errno) {
 // dst has other output that waits; then the result is Again, and dst is blocked. As with Write, dst may have failed and be
 // closed afterwards.
 func (c *Conn) Splice(dst *Conn, limit int) (int, ReadResult) {
+	if c.noSplice || dst.noSplice || dst.broken || dst.connecting { // first: what a layer holds makes no socket readable
+		return 0, Unsupported
+	}
 	if !c.rd {
 		return 0, Again
-	}
-	if c.noSplice || dst.noSplice || dst.broken || dst.connecting {
-		return 0, Unsupported
 	}
 	dst.flush()
 	if dst.closed || dst.Waiting() > 0 {

@@ -24,6 +24,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tcp"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
 )
@@ -52,6 +53,7 @@ type Server struct {
 	workers []*pipeline.Worker
 	streams []*http2.Streams // of each loop
 	table   *upstream.Table
+	gate    *tlsconn.Gate
 
 	// meant are the unbound listeners, by the address for which they are.
 	meant atomic.Pointer[map[netip.AddrPort]*listener]
@@ -69,7 +71,7 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: o, listeners: map[string]*listener{}}
+	s := &Server{opts: o, listeners: map[string]*listener{}, gate: tlsconn.NewGate(o.Loops, maxHandshakes)}
 	for i := range o.Loops {
 		l, err := loop.New(i)
 		if err != nil {
@@ -86,7 +88,7 @@ func New(o Options) (*Server, error) {
 		s.loops = append(s.loops, l)
 		streams := http2.NewStreams(l)
 		s.streams = append(s.streams, streams)
-		w := &pipeline.Worker{Loop: l, Dialer: dialer{streams}, Rand: balancer.DefaultRand}
+		w := &pipeline.Worker{Loop: l, Dialer: &dialer{streams: streams, gate: s.gate, stats: o.Stats}, Rand: balancer.DefaultRand}
 		if o.Stats != nil {
 			w.Rec = newRecorder(o.Stats)
 		}
@@ -100,9 +102,13 @@ func New(o Options) (*Server, error) {
 func (s *Server) Table() *upstream.Table { return s.table }
 
 // dialer makes a loop's upstream connections of either protocol.
-type dialer struct{ streams *http2.Streams }
+type dialer struct {
+	streams *http2.Streams
+	gate    *tlsconn.Gate
+	stats   *stat.Registry // or nil
+}
 
-func (d dialer) Dial(p *upstream.Pool, proto snapshot.Protocol) (upstream.Conn, error) {
+func (d *dialer) Dial(p *upstream.Pool, proto snapshot.Protocol) (upstream.Conn, error) {
 	switch proto {
 	case snapshot.HTTP2:
 		return http2.Dial(p, d.streams)
@@ -128,6 +134,9 @@ type acceptor struct {
 	w     *pipeline.Worker
 	ln    *loop.Listener
 	conns pipeline.ConnSet
+
+	tlsLogged int64 // when a failed handshake was last logged
+	tlsSilent int   // those that failed since
 }
 
 // Apply puts a snapshot in use: new listeners are opened, changed ones go on with their sockets, those that are gone
@@ -288,8 +297,7 @@ func (a *acceptor) OnAccept(fd int, peer netip.AddrPort) {
 }
 
 func (a *acceptor) take(fd int, peer netip.AddrPort) {
-	sn := &sniffer{a: a, peer: peer}
-	c, err := a.w.Loop.Adopt(fd, sn)
+	c, err := a.w.Loop.Adopt(fd, nil) // it gets its handler before the loop looks at it
 	if err != nil {
 		a.OnAcceptError(err)
 		return
@@ -299,19 +307,29 @@ func (a *acceptor) take(fd int, peer netip.AddrPort) {
 		if to := a.srv.meantFor(c.OriginalDst()); to != nil {
 			a = to.acceptors[a.w.Loop.Index]
 			cfg = a.l.Config.Load()
-			sn.a = a
 		}
 	}
+	if cfg.TLS != nil {
+		a.greet(c, cfg, peer)
+		return
+	}
+	a.serve(c, cfg, peer, "")
+}
+
+// serve gives a connection to the codec that is configured, or that the handshake has agreed upon (alpn), or, where neither
+// says, to what its first bytes tell.
+func (a *acceptor) serve(c *loop.Conn, cfg *snapshot.Listener, peer netip.AddrPort, alpn string) {
 	switch {
 	case cfg.TCP != nil:
 		newTCP(c, a, peer, nil)
-	case cfg.HTTP.Codec == snapshot.HTTP1:
+	case cfg.HTTP.Codec == snapshot.HTTP1, cfg.HTTP.Codec == snapshot.Auto && (alpn == "http/1.1" || alpn == "http/1.0"):
 		http1.NewServerConn(c, a.w, &a.l.Listener, a.conns, peer, nil)
-	case cfg.HTTP.Codec == snapshot.HTTP2:
+	case cfg.HTTP.Codec == snapshot.HTTP2, cfg.HTTP.Codec == snapshot.Auto && alpn == "h2":
 		http2.NewServerConn(c, a.w, a.streams(), &a.l.Listener, a.conns, peer, nil)
 	default:
+		sn := &sniffer{a: a, peer: peer, c: c}
+		c.SetHandler(sn)
 		a.conns[sn] = struct{}{}
-		sn.c = c
 		a.w.Loop.SetTimer(&sn.timer, sniffTime, sn)
 	}
 }

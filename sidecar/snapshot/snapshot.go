@@ -51,6 +51,8 @@ type Listener struct {
 	// Network is "tcp" or "unix"; Address "127.0.0.1:8080" or a path.
 	Network, Address string
 	Direction        Direction
+	// TLS is what connections are encrypted with; nil where they are not.
+	TLS *ServerTLS
 	// Unbound: no socket is opened; another listener hands over what was meant for Address (Envoy's bind_to_port: false).
 	Unbound bool
 	// HandOver: a connection that the kernel redirected here is handed to the unbound listener with the address that it was
@@ -164,6 +166,8 @@ type Cluster struct {
 	Health                                              *HealthCheck
 	// MaxRequestsPerConnection ends a connection after so many exchanges; 0 means no limit.
 	MaxRequestsPerConnection uint32
+	// TLS is what connections are encrypted with; nil where they are not.
+	TLS *ClientTLS
 	// Internal says that the endpoints are sidecars: ReasonHeader in their answers is believed.
 	Internal bool
 	// Local says that the endpoint is the sidecar's own instance.

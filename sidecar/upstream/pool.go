@@ -18,6 +18,9 @@ type Conn interface {
 // an error means that there is none.
 type Dialer interface {
 	Dial(p *Pool, proto snapshot.Protocol) (Conn, error)
+	// Connect begins a connection on l to a host, with TLS on it where the host's cluster has that. proto is what will be
+	// spoken. h.OnConnect tells how it went, unless an error is returned at once.
+	Connect(l *loop.Loop, host *Host, proto snapshot.Protocol, h loop.Handler) (*loop.Conn, error)
 }
 
 // Waiter is an exchange that wants a connection.
@@ -49,6 +52,11 @@ type lane struct {
 	live    int // of waiting, those not cancelled
 	dialing int
 	count   int // connections, those being made included
+}
+
+// Connect begins a connection to the host, for the pool's dialer.
+func (p *Pool) Connect(proto snapshot.Protocol, h loop.Handler) (*loop.Conn, error) {
+	return p.dialer.Connect(p.Loop, p.Host, proto, h)
 }
 
 func (p *Pool) lane(proto snapshot.Protocol) *lane {

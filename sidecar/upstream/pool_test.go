@@ -22,6 +22,10 @@ type fakeDialer struct {
 	began int
 }
 
+func (d *fakeDialer) Connect(*loop.Loop, *Host, snapshot.Protocol, loop.Handler) (*loop.Conn, error) {
+	return nil, errors.New("a fake makes no connection")
+}
+
 func (d *fakeDialer) Dial(*Pool, snapshot.Protocol) (Conn, error) {
 	if d.err != nil {
 		return nil, d.err

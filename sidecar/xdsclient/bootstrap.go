@@ -13,6 +13,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -76,7 +77,10 @@ func ParseBootstrap(name string, b []byte) (*Bootstrap, error) {
 func (b *Bootstrap) Explain(errs []compile.ResourceError) error {
 	var l violation.List
 	for _, e := range errs {
-		path := violation.Field(b.paths[[2]string{e.TypeURL, e.Name}], e.Field)
+		path := b.paths[[2]string{e.TypeURL, e.Name}]
+		if e.Field != "" {
+			path = violation.Field(path, e.Field)
+		}
 		l = append(l, violation.Violation{File: b.file, Line: b.doc.line(path), Path: path, Message: e.Reason})
 	}
 	l.Sort()
@@ -99,6 +103,7 @@ func (p *bootParser) bootstrap(root *yaml.Node) []staticCluster {
 	var clusters []staticCluster
 	listeners := compile.Update{TypeURL: compile.ListenerType, Static: true}
 	static := compile.Update{TypeURL: compile.ClusterType, Static: true}
+	secrets := compile.Update{TypeURL: compile.SecretType, Static: true}
 	sources, adsConfig := map[string]bool{}, false
 	source := func(path string, n *yaml.Node) {
 		sources[path] = true
@@ -132,6 +137,14 @@ func (p *bootParser) bootstrap(root *yaml.Node) []staticCluster {
 						}
 					})
 				},
+				"secrets": func(path string, n *yaml.Node) {
+					p.list(path, n, func(path string, n *yaml.Node) {
+						m := &tlsv3.Secret{}
+						if p.message(path, n, m) {
+							p.resource(&secrets, path, m.GetName(), m)
+						}
+					})
+				},
 				"listeners": func(path string, n *yaml.Node) {
 					p.list(path, n, func(path string, n *yaml.Node) {
 						m := &listenerv3.Listener{}
@@ -157,6 +170,9 @@ func (p *bootParser) bootstrap(root *yaml.Node) []staticCluster {
 		p.bad("node.id", "", "is missing: a control plane knows a sidecar by it")
 	}
 	p.out.Static = []compile.Update{static, listeners}
+	if len(secrets.Set) > 0 { // first, so that the others find them
+		p.out.Static = []compile.Update{secrets, static, listeners}
+	}
 	return clusters
 }
 
@@ -235,7 +251,8 @@ func (p *bootParser) ads(clusters []staticCluster) {
 		if c.GetName() != p.adsCluster {
 			continue
 		}
-		p.out.Static[0].Set = slices.DeleteFunc(p.out.Static[0].Set, func(r compile.Resource) bool { return r.Name == p.adsCluster })
+		i := slices.IndexFunc(p.out.Static, func(u compile.Update) bool { return u.TypeURL == compile.ClusterType })
+		p.out.Static[i].Set = slices.DeleteFunc(p.out.Static[i].Set, func(r compile.Resource) bool { return r.Name == p.adsCluster })
 		c.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 			switch fd.Name() {
 			case "name", "type", "connect_timeout", "load_assignment", "http2_protocol_options", "typed_extension_protocol_options":

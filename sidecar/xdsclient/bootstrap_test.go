@@ -70,7 +70,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		"unserved node":  {"node: {id: a, dynamic_parameters: {}}", ""}, // an empty map says nothing
 		"no ADS":         {"node: {id: a}\ndynamic_resources: {lds_config: {ads: {}}}", "dynamic_resources.ads_config: is missing"},
 		"half ADS":       {strings.Replace(sources, "  lds_config: {ads: {}}\n", "", 1) + "{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{google_grpc: {target_uri: 'x:1'}}]}", "both lds_config and cds_config"},
-		"path source":    {"node: {id: a}\ndynamic_resources: {lds_config: {path: /x}}", "dynamic_resources.lds_config.path: is not served"},
+		"path source":    {"node: {id: a}\ndynamic_resources: {lds_config: {path: /x}}", "dynamic_resources.lds_config: only ads is served by this sidecar"},
 		"no cluster":     {toADS + "  - {name: x, type: STATIC}", `ads_config.grpc_services[0].envoy_grpc.cluster_name: "ads" is not among`},
 		"REST":           {sources + "{api_type: REST, transport_api_version: V3, grpc_services: [{google_grpc: {target_uri: 'x:1'}}]}", "ads_config.api_type: REST is not served by this sidecar (DELTA_GRPC)"},
 		"credentials":    {sources + "{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{google_grpc: {target_uri: 'x:1', call_credentials: [{access_token: x}]}}]}", "google_grpc.call_credentials: is not served"},

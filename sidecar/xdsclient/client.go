@@ -167,7 +167,11 @@ func (c *Client) Run(ctx context.Context) error {
 		case e := <-c.events:
 			c.handle(e)
 		case <-c.tick.C:
-			c.done(c.o.Compiler.Tick(time.Now()))
+			res := c.o.Compiler.Tick(time.Now())
+			for _, e := range res.Errors {
+				c.o.Log.Warn("a certificate could not be renewed, the last good one stays", "error", e.Error())
+			}
+			c.done(res)
 		case <-c.finder.wake:
 			c.subscribe()
 		case <-sweep.C:
@@ -273,6 +277,9 @@ func (c *Client) done(res compile.Result) {
 		c.o.Apply(res.Snapshot)
 		c.Changed()
 	}
+	for _, name := range res.Certificates {
+		c.o.Log.Info("certificates are in use", "for", name)
+	}
 	c.finder.settle(c.o.Compiler)
 	if res.Next.IsZero() {
 		c.tick.Stop()
@@ -285,7 +292,7 @@ func (c *Client) done(res compile.Result) {
 func (c *Client) subscribe() {
 	wanted := c.o.Compiler.Wanted()
 	wanted[compile.VirtualHostType] = c.finder.names()
-	for _, t := range []string{compile.RouteType, compile.EndpointType} {
+	for _, t := range []string{compile.SecretType, compile.RouteType, compile.EndpointType} {
 		for n := range c.known[t] {
 			if !wanted[t][n] {
 				delete(c.known[t], n)

@@ -3,7 +3,8 @@
 //
 //	go run ./tools/gendocs [-check] DIR
 //
-// It is run at the root of the repository, and writes DIR/resources.md and DIR/outrigger.schema.json. With -check it
+// It is run at the root of the repository, and writes DIR/resources.md, DIR/outrigger.schema.json and DIR/xds.md (from the table of what a
+// sidecar serves). With -check it
 // writes nothing and fails where a file is not what would be written.
 package main
 
@@ -54,7 +55,11 @@ func run(dir string, check bool) error {
 	if err != nil {
 		return err
 	}
-	for name, want := range map[string][]byte{"resources.md": page, "outrigger.schema.json": schema} {
+	xds, err := xdsPage()
+	if err != nil {
+		return err
+	}
+	for name, want := range map[string][]byte{"resources.md": page, "outrigger.schema.json": schema, "xds.md": xds} {
 		file := filepath.Join(dir, name)
 		if check {
 			if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {

@@ -52,7 +52,7 @@ const defaultConnectTimeout = time.Second
 // Dial begins a connection for a pool.
 func Dial(p *upstream.Pool) (*ClientConn, error) {
 	cc := &ClientConn{pool: p}
-	c, err := p.Loop.Dial(p.Host.Network, p.Host.Address, cc)
+	c, err := p.Connect(snapshot.HTTP1, cc)
 	if err != nil {
 		return nil, err
 	}

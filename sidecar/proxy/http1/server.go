@@ -300,7 +300,10 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 	}
 	sc.chunked, sc.noBody, sc.tunnel = false, false, false
 	sc.body.InitRequest(&sc.frame)
-	s.Peer = sc.peer
+	s.Peer, s.Secure = sc.peer, sc.c.Layer() != nil
+	if s.Secure {
+		s.Req.Scheme = "https"
+	}
 	s.Proto = exchange.HTTP11
 	if sc.frame.HTTP10 {
 		s.Proto = exchange.HTTP10

@@ -25,7 +25,7 @@ type ClientConn struct {
 // Dial begins a connection for a pool; streams is its loop's.
 func Dial(p *upstream.Pool, streams *Streams) (*ClientConn, error) {
 	cc := &ClientConn{pool: p, dialing: true}
-	c, err := p.Loop.Dial(p.Host.Network, p.Host.Address, cc)
+	c, err := p.Connect(snapshot.HTTP2, cc)
 	if err != nil {
 		return nil, err
 	}

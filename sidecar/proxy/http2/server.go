@@ -129,7 +129,7 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		}
 	}
 	s.Bind((*serverStream)(st))
-	s.Peer = sc.peer
+	s.Peer, s.Secure = sc.peer, sc.c.Layer() != nil
 	s.Proto = exchange.HTTP2
 	if s.Req.Header.Has(exchange.Expect) && !end && s.ExpectContinue() {
 		sc.writeHeaders(id, false, func(dst []byte) []byte { return sc.enc.Status(dst, 100) })

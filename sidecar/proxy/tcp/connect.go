@@ -30,7 +30,7 @@ const flushTime = 30 * time.Second
 // DialConnect begins a connection for a pool.
 func DialConnect(p *upstream.Pool) (*ConnectConn, error) {
 	cc := &ConnectConn{pool: p, dialing: true}
-	c, err := p.Loop.Dial(p.Host.Network, p.Host.Address, cc)
+	c, err := p.Connect(snapshot.TCP, cc)
 	if err != nil {
 		return nil, err
 	}

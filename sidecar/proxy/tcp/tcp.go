@@ -140,7 +140,7 @@ func (t *Conn) connect() {
 	t.lb, t.ep, t.host = lb, ep, ep.Host.(*upstream.Host)
 	t.pickedAt = t.w.Loop.Now()
 	t.state = connecting
-	c, err := t.w.Loop.Dial(t.host.Network, t.host.Address, &t.up)
+	c, err := t.w.Dialer.Connect(t.w.Loop, t.host, snapshot.TCP, &t.up)
 	if err != nil {
 		t.endTry(true)
 		t.again()
