@@ -58,7 +58,9 @@ type Listener struct {
 	// HandOver: a connection that the kernel redirected here is handed to the unbound listener with the address that it was
 	// meant for, where there is one (Envoy's use_original_dst).
 	HandOver bool
-	// Exactly one of HTTP and TCP is set.
+	// Front is what stands before the protocols; nil where nothing does.
+	Front *Front
+	// Exactly one of HTTP and TCP is set, but where Front has chains of its own: then none is.
 	HTTP *HTTP
 	TCP  *TCPProxy
 }
