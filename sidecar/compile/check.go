@@ -171,11 +171,16 @@ var served = map[protoreflect.FullName]fieldSet{
 
 	// Listeners.
 	"envoy.config.listener.v3.Listener": " name address filter_chains default_filter_chain metadata traffic_direction stat_prefix enable_reuse_port " +
-		"use_original_dst bind_to_port listener_filters ",
-	"envoy.config.listener.v3.ListenerFilter":                                              " name typed_config ",
-	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":                        " ",
-	"envoy.config.listener.v3.FilterChain":                                                 " name filters filter_chain_match metadata transport_socket transport_socket_connect_timeout ",
-	"envoy.config.listener.v3.FilterChainMatch":                                            " ",
+		"use_original_dst bind_to_port listener_filters listener_filters_timeout continue_on_listener_filters_timeout ",
+	"envoy.config.listener.v3.ListenerFilter":                           " name typed_config ",
+	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     " ",
+	"envoy.config.listener.v3.FilterChain":                              " name filters filter_chain_match metadata transport_socket transport_socket_connect_timeout ",
+	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   " enable_ja3_fingerprinting enable_ja4_fingerprinting ",
+	"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": " ",
+	"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": " allow_requests_without_proxy_protocol disallowed_versions stat_prefix ",
+	"envoy.config.core.v3.CidrRange":                                    " address_prefix prefix_len ",
+	"envoy.config.listener.v3.FilterChainMatch": " destination_port prefix_ranges server_names transport_protocol application_protocols " +
+		"direct_source_prefix_ranges source_type source_prefix_ranges source_ports ",
 	"envoy.config.listener.v3.Filter":                                                      " name typed_config ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":                               " stat_prefix cluster weighted_clusters idle_timeout ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               " clusters ",

@@ -344,7 +344,7 @@ func (c *Compiler) Wanted() map[string]map[string]bool {
 	defer c.mu.Unlock()
 	w := map[string]map[string]bool{RouteType: {}, EndpointType: {}, ClusterType: {}, SecretType: c.wantedSecrets()}
 	for _, u := range c.units {
-		for _, v := range u.versions() {
+		for _, v := range u.chains() {
 			if v.def.rds != "" {
 				w[RouteType][v.def.rds] = true
 			}
@@ -385,7 +385,7 @@ func (c *Compiler) Wanted() map[string]map[string]bool {
 func (c *Compiler) references() map[string]bool {
 	refs := map[string]bool{}
 	for _, u := range c.units {
-		for _, v := range u.versions() {
+		for _, v := range u.chains() {
 			v.references(refs)
 		}
 	}

@@ -153,38 +153,47 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		if l.HandOver || l.Unbound {
 			fmt.Fprintf(w, "  hands over=%v unbound=%v\n", l.HandOver, l.Unbound)
 		}
-		if l.TCP != nil {
-			fmt.Fprintf(w, "  tcp idle=%v clusters=%s\n", l.TCP.IdleTimeout, split(l.TCP.Clusters))
+		if f := l.Front; f != nil {
+			fmt.Fprintf(w, "  front tls=%v http=%v timeout=%v continue=%v proxy protocol=%+v\n", f.SniffTLS, f.SniffHTTP, f.Timeout, f.Continue, f.ProxyProtocol)
 		}
-		if l.HTTP == nil {
-			continue
-		}
-		h := *l.HTTP
-		h.Options = nil
-		fmt.Fprintf(w, "  http %+v\n", h)
-		if o := l.HTTP.Options; o != nil {
-			fmt.Fprintf(w, "  options %+v\n", *o)
-		}
-		if v.routes.active == nil {
-			continue
-		}
-		for _, vh := range v.routes.active.routes.hosts {
-			fmt.Fprintf(w, "  host %s %v\n", vh.Name, vh.Domains)
-			for _, r := range vh.Routes {
-				m := r.Match
-				fmt.Fprintf(w, "    route %s pattern=%q kind=%d path=%q method=%q headers=%d query=%d filters=%s\n", r.Name, r.Pattern, m.Kind, m.Path, m.Method,
-					len(m.Headers), len(m.Query), filters(r.Filters))
-				switch {
-				case r.Direct != nil:
-					fmt.Fprintf(w, "      direct %+v\n", *r.Direct)
-				case r.Redirect != nil:
-					fmt.Fprintf(w, "      redirect %+v\n", *r.Redirect)
-				case r.Forward != nil:
-					f := r.Forward
-					fmt.Fprintf(w, "      forward %s timeout=%v head=%v grpc=%v/%v rewrite=%q\n", split(f.Clusters), f.Timeout, f.HeadTimeout, f.UseGRPCTimeout,
-						f.GRPCTimeoutMax, f.PrefixRewrite)
-					if f.Retry != nil {
-						fmt.Fprintf(w, "      retry %+v\n", *f.Retry)
+		for _, cv := range v.chains {
+			l := cv.def.l
+			if v.def.several {
+				fmt.Fprintf(w, "  chain %s default=%v %+v\n", cv.def.key, cv.def.fallback, cv.def.match)
+			}
+			if l.TCP != nil {
+				fmt.Fprintf(w, "  tcp idle=%v clusters=%s\n", l.TCP.IdleTimeout, split(l.TCP.Clusters))
+			}
+			if l.HTTP == nil {
+				continue
+			}
+			h := *l.HTTP
+			h.Options = nil
+			fmt.Fprintf(w, "  http %+v\n", h)
+			if o := l.HTTP.Options; o != nil {
+				fmt.Fprintf(w, "  options %+v\n", *o)
+			}
+			if cv.routes.active == nil {
+				continue
+			}
+			for _, vh := range cv.routes.active.routes.hosts {
+				fmt.Fprintf(w, "  host %s %v\n", vh.Name, vh.Domains)
+				for _, r := range vh.Routes {
+					m := r.Match
+					fmt.Fprintf(w, "    route %s pattern=%q kind=%d path=%q method=%q headers=%d query=%d filters=%s\n", r.Name, r.Pattern, m.Kind, m.Path, m.Method,
+						len(m.Headers), len(m.Query), filters(r.Filters))
+					switch {
+					case r.Direct != nil:
+						fmt.Fprintf(w, "      direct %+v\n", *r.Direct)
+					case r.Redirect != nil:
+						fmt.Fprintf(w, "      redirect %+v\n", *r.Redirect)
+					case r.Forward != nil:
+						f := r.Forward
+						fmt.Fprintf(w, "      forward %s timeout=%v head=%v grpc=%v/%v rewrite=%q\n", split(f.Clusters), f.Timeout, f.HeadTimeout, f.UseGRPCTimeout,
+							f.GRPCTimeoutMax, f.PrefixRewrite)
+						if f.Retry != nil {
+							fmt.Fprintf(w, "      retry %+v\n", *f.Retry)
+						}
 					}
 				}
 			}
@@ -329,11 +338,11 @@ func TestStateOutlivesUpdates(t *testing.T) {
 	}
 	c.Tick(now.Add(time.Minute))
 	n := c.opts.Limits.Len()
-	ref := c.units[listenerName].active.ref
+	ref := c.units[listenerName].active.chains[0].ref
 	table := ref.Load()
 	c.Update(now, r["RouteConfiguration "+routesName])
 	c.Update(now, r["Listener "+listenerName])
-	if c.units[listenerName].active.ref != ref || ref.Load() == table {
+	if c.units[listenerName].active.chains[0].ref != ref || ref.Load() == table {
 		t.Fatal("connections that are open would not see the new table")
 	}
 	if n != 1 || c.opts.Limits.Len() != n {

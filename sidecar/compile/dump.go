@@ -42,13 +42,15 @@ func (c *Compiler) Dump() []Status {
 				s.Warming = !c.warm(name)
 			case RouteType:
 				for _, u := range c.units {
-					for _, v := range u.versions() {
+					for _, v := range u.chains() {
 						s.Warming = s.Warming || v.def.rds == name && v.routes.pending != nil
 					}
 				}
 			case VirtualHostType:
 				for _, u := range c.units {
-					s.Warming = s.Warming || u.active != nil && u.active.hosts[name] != nil && u.active.hosts[name].pending != nil
+					for _, v := range u.chains() {
+						s.Warming = s.Warming || u.active.chain(v.def.key) == v && v.hosts[name] != nil && v.hosts[name].pending != nil
+					}
 				}
 			}
 			out = append(out, s)
@@ -79,8 +81,11 @@ func (c *Compiler) HostActive(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, u := range c.units {
-		if u.active != nil {
-			if p := u.active.hosts[name]; p != nil && p.active != nil {
+		if u.active == nil {
+			continue
+		}
+		for _, v := range u.active.chains {
+			if p := v.hosts[name]; p != nil && p.active != nil {
 				return true
 			}
 		}
@@ -94,7 +99,7 @@ func (c *Compiler) HostUsed(name string) bool {
 	defer c.mu.Unlock()
 	used := false
 	for _, u := range c.units {
-		for _, v := range u.versions() {
+		for _, v := range u.chains() {
 			if p := v.hosts[name]; p != nil && p.active != nil {
 				used = p.active.host.TakeUsed() || used
 			}

@@ -6,8 +6,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
@@ -18,18 +16,12 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
 
-// listenerDef is a compiled listener; its routes are compiled for it apart.
+// listenerDef is a compiled listener.
 type listenerDef struct {
-	l     snapshot.Listener
-	chain []httpFilter
-	// Exactly one is set of an HTTP listener.
-	rds       string
-	inline    *routev3.RouteConfiguration
-	forwarded bool // our metadata asks for Forwarded
-	// needs are the clusters of a TCP listener.
-	needs map[string]bool
-	// tls is the chain's, or nil.
-	tls *tlsDef
+	l snapshot.Listener
+	// several: a connection's chain has to be chosen. Otherwise there is one that takes everything.
+	several bool
+	chains  []*chainDef
 }
 
 // secretsHere says whether all certificates have come.
@@ -44,73 +36,17 @@ func (d *listenerDef) secretsHere() bool {
 
 func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 	checkFields(r, "", m)
-	d := &listenerDef{l: snapshot.Listener{Name: m.GetName()}, needs: map[string]bool{}}
+	d := &listenerDef{l: snapshot.Listener{Name: m.GetName()}}
 	if m.GetName() == "" {
 		r.add("name", "is missing")
 	}
 	d.l.Network, d.l.Address = address(r, "address", m.GetAddress())
-	originalDst(r, m, &d.l)
+	listenerFilters(r, m, &d.l)
 	md := &outriggerv1.ListenerMetadata{}
 	ourMetadata(r, m.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
 	d.l.Direction = direction(m, md)
-	d.forwarded = md.GetForwarded()
-
-	chains, path := m.GetFilterChains(), "filter_chains[0]"
-	if f := m.GetDefaultFilterChain(); f != nil {
-		chains, path = append(chains[:len(chains):len(chains)], f), "default_filter_chain"
-	}
-	if len(chains) != 1 {
-		r.add("filter_chains", "there are %d; one is served by this sidecar", len(chains))
-		return d
-	}
-	wait := duration(r, join(path, "transport_socket_connect_timeout"), chains[0].GetTransportSocketConnectTimeout(), 0)
-	if d.tls = c.serverTLS(r, m.GetName(), join(path, "transport_socket"), chains[0].GetTransportSocket(), wait); d.tls != nil {
-		d.l.TLS = d.tls.server
-	}
-	fs := chains[0].GetFilters()
-	if len(fs) != 1 {
-		r.add(join(path, "filters"), "there are %d; one is served by this sidecar: the HTTP connection manager or the TCP proxy", len(fs))
-		return d
-	}
-	path = at(path, "filters", 0) + ".typed_config"
-	any := fs[0].GetTypedConfig()
-	switch any.GetTypeUrl() {
-	case typeURL("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"):
-		h := &hcmv3.HttpConnectionManager{}
-		if unpack(r, path, any, h) {
-			c.manager(r, path, h, d)
-		}
-	case typeURL("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"):
-		t := &tcpv3.TcpProxy{}
-		if unpack(r, path, any, t) {
-			c.tcpProxy(r, path, t, d)
-		}
-	default:
-		r.add(path, "filter of type %q is not served by this sidecar", any.GetTypeUrl())
-	}
+	c.chains(r, m, d, md.GetForwarded())
 	return d
-}
-
-// originalDst reads whether connections that the kernel redirected go to the listener that they were meant for. Where they do not, the
-// listener itself takes them; a cluster of type ORIGINAL_DST knows their destination all the same.
-func originalDst(r *report, m *listenerv3.Listener, l *snapshot.Listener) {
-	l.HandOver = m.GetUseOriginalDst().GetValue()
-	l.Unbound = m.GetBindToPort() != nil && !m.GetBindToPort().GetValue()
-	for i, f := range m.GetListenerFilters() {
-		path := at("", "listener_filters", i) + ".typed_config"
-		switch any := f.GetTypedConfig(); any.GetTypeUrl() {
-		case typeURL("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"):
-			unpack(r, path, any, &originaldstv3.OriginalDst{})
-		default:
-			r.add(path, "filter of type %q is not served by this sidecar", any.GetTypeUrl())
-		}
-	}
-	if l.Network == "unix" && (l.HandOver || l.Unbound) {
-		r.add("address", "is a Unix socket, which no connection is redirected to")
-	}
-	if l.HandOver && l.Unbound {
-		r.add("bind_to_port", "is false where use_original_dst is set: nothing would be handed over")
-	}
 }
 
 // direction follows metadata, the listener's traffic direction, and our own names, in this order.
@@ -133,7 +69,7 @@ func direction(m *listenerv3.Listener, md *outriggerv1.ListenerMetadata) snapsho
 	return snapshot.Unspecified
 }
 
-func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManager, d *listenerDef) {
+func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManager, d *chainDef) {
 	h := &snapshot.HTTP{
 		StatPrefix:        m.GetStatPrefix(),
 		UseRemoteAddress:  m.GetUseRemoteAddress().GetValue(),
@@ -195,7 +131,7 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 	}
 }
 
-func (c *Compiler) tcpProxy(r *report, path string, m *tcpv3.TcpProxy, d *listenerDef) {
+func (c *Compiler) tcpProxy(r *report, path string, m *tcpv3.TcpProxy, d *chainDef) {
 	t := &snapshot.TCPProxy{StatPrefix: m.GetStatPrefix(), IdleTimeout: duration(r, join(path, "idle_timeout"), m.GetIdleTimeout(), time.Hour)}
 	d.l.TCP = t
 	var sum uint64

@@ -18,7 +18,7 @@ func (c *Compiler) Missing() []ResourceError {
 			out = append(out, ResourceError{TypeURL: ListenerType, Name: name, Reason: fmt.Sprintf(format, args...)})
 		}
 		refs := map[string]bool{}
-		for _, v := range c.units[name].versions() {
+		for _, v := range c.units[name].chains() {
 			v.references(refs)
 			if v.def.rds != "" {
 				bad("names route configuration %q, %s", v.def.rds, nobody)

@@ -368,11 +368,13 @@ func (c *Compiler) contexts() (out []*tlsDef) {
 	return out
 }
 
-func (d *listenerDef) contexts() []*tlsDef {
-	if d.tls == nil {
-		return nil
+func (d *listenerDef) contexts() (out []*tlsDef) {
+	for _, cd := range d.chains {
+		if cd.tls != nil {
+			out = append(out, cd.tls)
+		}
 	}
-	return []*tlsDef{d.tls}
+	return out
 }
 
 func (d *tlsDef) refs() (out []*secretRef) {

@@ -28,7 +28,7 @@ func (u *unit) versions() []*version {
 }
 
 func (u *unit) removeHost(name string) {
-	for _, v := range u.versions() {
+	for _, v := range u.chains() {
 		if v.hosts[name] != nil {
 			delete(v.hosts, name)
 			v.dirty = true
@@ -36,16 +36,43 @@ func (u *unit) removeHost(name string) {
 	}
 }
 
-// version is one version of a listener with the routes that were compiled for it.
+// version is one version of a listener with its chains.
 type version struct {
-	def   *listenerDef
-	since time.Time
-	ref   *snapshot.RoutesRef
-	vhds  bool // what the published listener was told
+	def    *listenerDef
+	since  time.Time
+	chains []*chainVersion
+}
+
+// chainVersion is one filter chain with the routes that were compiled for it.
+type chainVersion struct {
+	def  *chainDef
+	ref  *snapshot.RoutesRef
+	vhds bool // what the published listener was told
 
 	routes part             // the route configuration; unset until it has come
 	hosts  map[string]*part // found on demand, by resource name
 	dirty  bool             // the table is to be built anew
+}
+
+// chain returns the version's chain of that key, or nil; v may be nil.
+func (v *version) chain(key string) *chainVersion {
+	if v != nil {
+		for _, cv := range v.chains {
+			if cv.def.key == key {
+				return cv
+			}
+		}
+	}
+	return nil
+}
+
+// chains are those of all versions.
+func (u *unit) chains() []*chainVersion {
+	var out []*chainVersion
+	for _, v := range u.versions() {
+		out = append(out, v.chains...)
+	}
+	return out
 }
 
 // part is what becomes active together: a route configuration, or one virtual host found on demand.
@@ -88,7 +115,7 @@ func (p *part) settle(c *Compiler, now time.Time, next *time.Time) bool {
 	return true
 }
 
-func (v *version) references(refs map[string]bool) {
+func (v *chainVersion) references(refs map[string]bool) {
 	maps.Copy(refs, v.def.needs)
 	for _, p := range append(slices.Collect(maps.Values(v.hosts)), &v.routes) {
 		for _, d := range []*compiled{p.active, p.pending} {
@@ -110,55 +137,64 @@ func (c *Compiler) setListener(now time.Time, r *report, m *listenerv3.Listener)
 	if !r.ok() {
 		return
 	}
-	v := &version{def: d, since: now, hosts: map[string]*part{}}
-	if d.l.HTTP != nil {
-		config, path := d.inline, "filter_chains[0].filters[0].typed_config.route_config"
-		if d.rds != "" {
-			path = "filter_chains[0].filters[0].typed_config.rds.route_config_name"
-			if e := c.entries[RouteType][d.rds]; e != nil && e.body != nil {
-				config = &routev3.RouteConfiguration{}
-				if err := proto.Unmarshal(e.body.GetValue(), config); err != nil {
-					r.add(path, "cannot be read: %v", err)
-				}
-			}
-		}
-		if config != nil {
-			inner := &report{}
-			v.offerRoutes(now, c, inner, config)
-			for _, e := range inner.errs {
-				if d.rds != "" { // at fault is what the listener makes of it
-					r.add(path, "%s of route configuration %s %s", e.path, d.rds, e.reason)
-				} else {
-					r.add(join(path, e.path), "%s", e.reason)
-				}
-			}
-		}
-		if !r.ok() {
-			return
-		}
-		name := config.GetName()
-		if d.rds != "" {
-			name = d.rds
-		}
-		v.ref = &snapshot.RoutesRef{Name: name}
-		u := c.units[m.GetName()]
-		if u != nil && u.active != nil && u.active.ref != nil && u.active.ref.Name == name {
-			v.ref = u.active.ref // connections that are open follow
-		}
-	}
 	u := c.units[m.GetName()]
 	if u == nil {
 		u = &unit{}
-		c.units[m.GetName()] = u
 	}
+	v := &version{def: d, since: now}
+	for _, cd := range d.chains {
+		cv := &chainVersion{def: cd, hosts: map[string]*part{}, dirty: true}
+		v.chains = append(v.chains, cv)
+		if cd.l.HTTP != nil {
+			cv.firstRoutes(now, c, r, u.active.chain(cd.key))
+		}
+	}
+	if !r.ok() {
+		return
+	}
+	c.units[m.GetName()] = u
 	if u.pending != nil {
 		v.since = u.pending.since
 	}
 	u.pending = v
 }
 
+// firstRoutes compiles what there is of a new chain's routes. old is the chain in whose place it comes, or nil.
+func (v *chainVersion) firstRoutes(now time.Time, c *Compiler, r *report, old *chainVersion) {
+	d := v.def
+	config, path := d.inline, d.path+".filters[0].typed_config.route_config"
+	if d.rds != "" {
+		path = d.path + ".filters[0].typed_config.rds.route_config_name"
+		if e := c.entries[RouteType][d.rds]; e != nil && e.body != nil {
+			config = &routev3.RouteConfiguration{}
+			if err := proto.Unmarshal(e.body.GetValue(), config); err != nil {
+				r.add(path, "cannot be read: %v", err)
+			}
+		}
+	}
+	if config != nil {
+		inner := &report{}
+		v.offerRoutes(now, c, inner, config)
+		for _, e := range inner.errs {
+			if d.rds != "" { // at fault is what the listener makes of it
+				r.add(path, "%s of route configuration %s %s", e.path, d.rds, e.reason)
+			} else {
+				r.add(join(path, e.path), "%s", e.reason)
+			}
+		}
+	}
+	name := config.GetName()
+	if d.rds != "" {
+		name = d.rds
+	}
+	v.ref = &snapshot.RoutesRef{Name: name}
+	if old != nil && old.ref != nil && old.ref.Name == name {
+		v.ref = old.ref // connections that are open follow
+	}
+}
+
 // offerRoutes compiles a route configuration for the version, and the virtual hosts found on demand with it.
-func (v *version) offerRoutes(now time.Time, c *Compiler, r *report, m *routev3.RouteConfiguration) {
+func (v *chainVersion) offerRoutes(now time.Time, c *Compiler, r *report, m *routev3.RouteConfiguration) {
 	pl := place{listener: v.def.l.Name, chain: v.def.chain, needs: map[string]bool{}}
 	d := c.routeConfig(r, "", m, pl)
 	if !r.ok() {
@@ -177,7 +213,7 @@ func (v *version) offerRoutes(now time.Time, c *Compiler, r *report, m *routev3.
 	}
 }
 
-func (v *version) offerHost(now time.Time, c *Compiler, r *report, name string, m *routev3.VirtualHost) {
+func (v *chainVersion) offerHost(now time.Time, c *Compiler, r *report, name string, m *routev3.VirtualHost) {
 	base := v.routes.latest()
 	if base == nil {
 		return
@@ -199,7 +235,7 @@ func (v *version) offerHost(now time.Time, c *Compiler, r *report, name string, 
 func (c *Compiler) setRoutes(now time.Time, r *report, m *routev3.RouteConfiguration) {
 	used := false
 	for _, u := range c.units {
-		for _, v := range u.versions() {
+		for _, v := range u.chains() {
 			if v.def.rds == m.GetName() {
 				used = true
 				v.offerRoutes(now, c, r, m)
@@ -230,7 +266,7 @@ func (c *Compiler) setVirtualHost(now time.Time, r *report, name string, m *rout
 	}
 	used := false
 	for _, u := range c.units {
-		for _, v := range u.versions() {
+		for _, v := range u.chains() {
 			if base := v.routes.latest(); base != nil && base.routes.vhds && base.routes.name == routeConfigOf(name) {
 				used = true
 				v.offerHost(now, c, r, name, m)
@@ -247,7 +283,7 @@ func (c *Compiler) settle(now time.Time, res *Result) {
 	c.poll(now, res)
 	res.Certificates, c.renewed = c.renewed, nil
 	for name, u := range c.units {
-		for _, v := range u.versions() {
+		for _, v := range u.chains() {
 			v.dirty = v.routes.settle(c, now, &res.Next) || v.dirty
 			for _, p := range v.hosts {
 				v.dirty = p.settle(c, now, &res.Next) || v.dirty
@@ -255,18 +291,28 @@ func (c *Compiler) settle(now time.Time, res *Result) {
 		}
 		if c.ready(u, now, &res.Next) {
 			u.active, u.pending = u.pending, nil
-			u.active.dirty = true
+			for _, v := range u.active.chains {
+				v.dirty = true
+			}
 			c.dirty = true
 			res.Listeners = append(res.Listeners, name)
 		}
-		if v := u.active; v != nil && v.dirty {
+		if u.active == nil {
+			continue
+		}
+		routes := false
+		for _, v := range u.active.chains {
+			if !v.dirty {
+				continue
+			}
 			v.dirty = false
 			if v.publish(c) {
 				c.dirty = true
 			}
-			if v.ref != nil {
-				res.Routes = append(res.Routes, name)
-			}
+			routes = routes || v.ref != nil
+		}
+		if routes {
+			res.Routes = append(res.Routes, name)
 		}
 	}
 	c.sweep(now, res)
@@ -277,16 +323,7 @@ func (c *Compiler) settle(now time.Time, res *Result) {
 		res.Snapshot = &snapshot.Snapshot{Version: c.version, Listeners: map[string]*snapshot.Listener{}}
 		for name, u := range c.units {
 			if u.active != nil {
-				l := u.active.def.l
-				if l.HTTP != nil {
-					h := *l.HTTP
-					h.Routes = u.active.ref
-					if u.active.vhds && c.opts.OnDemand != nil {
-						h.OnDemand = c.opts.OnDemand(u.active.ref.Name)
-					}
-					l.HTTP = &h
-				}
-				res.Snapshot.Listeners[name] = &l
+				res.Snapshot.Listeners[name] = u.active.listener(c)
 			}
 		}
 	}
@@ -306,23 +343,60 @@ func (c *Compiler) ready(u *unit, now time.Time, next *time.Time) bool {
 	}
 	due := v.since.Add(c.opts.InitTimeout)
 	late := !now.Before(due)
-	var ok bool
-	switch {
-	case v.def.l.TCP != nil:
-		ok = late || c.allWarm(v.def.needs) && v.def.secretsHere()
-	case v.routes.active != nil:
-		ok = late || v.def.secretsHere()
-	default:
-		ok = late && u.active == nil
+	for _, cv := range v.chains {
+		var ok bool
+		switch {
+		case cv.def.l.TCP != nil:
+			ok = late || c.allWarm(cv.def.needs) && v.def.secretsHere()
+		case cv.routes.active != nil:
+			ok = late || v.def.secretsHere()
+		default:
+			ok = late && u.active == nil
+		}
+		if !ok {
+			if !late {
+				sooner(next, due)
+			}
+			return false
+		}
 	}
-	if !ok && !late {
-		sooner(next, due)
+	return true
+}
+
+// listener is what is published of a version.
+func (v *version) listener(c *Compiler) *snapshot.Listener {
+	chain := func(cv *chainVersion) *snapshot.Listener {
+		l := cv.def.l
+		if l.HTTP != nil {
+			h := *l.HTTP
+			h.Routes = cv.ref
+			if cv.vhds && c.opts.OnDemand != nil {
+				h.OnDemand = c.opts.OnDemand(cv.ref.Name)
+			}
+			l.HTTP = &h
+		}
+		return &l
 	}
-	return ok
+	if !v.def.several {
+		l := chain(v.chains[0])
+		l.Front = v.def.l.Front
+		return l
+	}
+	l := v.def.l
+	front := *l.Front
+	l.Front = &front
+	for _, cv := range v.chains {
+		if cv.def.fallback {
+			front.Default = chain(cv)
+		} else {
+			front.Chains = append(front.Chains, snapshot.Chain{Key: cv.def.key, Match: cv.def.match, Listener: chain(cv)})
+		}
+	}
+	return &l
 }
 
 // publish builds the route table, and says whether the listener itself has to be published anew.
-func (v *version) publish(c *Compiler) bool {
+func (v *chainVersion) publish(c *Compiler) bool {
 	if v.ref == nil || v.routes.active == nil {
 		return false
 	}

@@ -35,6 +35,8 @@ type Conn struct {
 	// pipe is output too, and goes before out; nil but while the socket does not take what was spliced.
 	pipe *pipe
 	lay  *layered // nil where the wire's bytes are the handler's
+	// addrs are the peer's address and ours where they are not the socket's; nil otherwise.
+	addrs *[2]netip.AddrPort
 
 	rd, wr     bool // the socket is readable, writable as far as known
 	hup        bool // the peer sent FIN or the connection broke
@@ -431,8 +433,14 @@ func (l *Loop) event(c *Conn, ev uint32) {
 	}
 }
 
+// SetAddrs replaces what Peer and Local say: by what a proxy before us says of the connection.
+func (c *Conn) SetAddrs(peer, local netip.AddrPort) { c.addrs = &[2]netip.AddrPort{peer, local} }
+
 // Peer is the address of the other side, or the zero value for a Unix socket.
 func (c *Conn) Peer() netip.AddrPort {
+	if c.addrs != nil {
+		return c.addrs[0]
+	}
 	sa, err := unix.Getpeername(int(c.fd))
 	if err != nil {
 		return netip.AddrPort{}
@@ -442,6 +450,9 @@ func (c *Conn) Peer() netip.AddrPort {
 
 // Local is the address of this side, or the zero value for a Unix socket.
 func (c *Conn) Local() netip.AddrPort {
+	if c.addrs != nil {
+		return c.addrs[1]
+	}
 	sa, err := unix.Getsockname(int(c.fd))
 	if err != nil {
 		return netip.AddrPort{}

@@ -125,6 +125,12 @@ type listener struct {
 	actual                 string
 	file                   *os.File
 	acceptors              []*acceptor
+
+	// chains are the living sides of a version's chains; the loops read it.
+	chains  atomic.Pointer[map[*snapshot.Listener]*pipeline.Listener]
+	byKey   map[string]*pipeline.Listener
+	retired []*pipeline.Listener // chains that are gone, and whose connections are not
+	silent  atomic.Bool          // it was told that a connection said nothing
 }
 
 // acceptor is a listener on one loop. Its fields belong to that loop.
@@ -135,8 +141,11 @@ type acceptor struct {
 	ln    *loop.Listener
 	conns pipeline.ConnSet
 
-	tlsLogged int64 // when a failed handshake was last logged
-	tlsSilent int   // those that failed since
+	tlsLogged  int64 // when a failed handshake was last logged
+	tlsSilent  int   // those that failed since
+	found      [findings]*stat.Counter
+	awayLogged int64 // when a connection that was not taken was last logged
+	awaySilent int   // those since
 }
 
 // Apply puts a snapshot in use: new listeners are opened, changed ones go on with their sockets, those that are gone
@@ -150,7 +159,7 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 	}
 	for name, l := range s.listeners {
 		c := snap.Listeners[name]
-		if c != nil && c.Network == l.network && c.Address == l.address && c.Unbound == (l.file == nil) && (c.HTTP != nil) == (l.Config.Load().HTTP != nil) {
+		if c != nil && c.Network == l.network && c.Address == l.address && c.Unbound == (l.file == nil) && (c.HTTP != nil) == (l.Config.Load().HTTP != nil) && (c.TCP != nil) == (l.Config.Load().TCP != nil) {
 			continue
 		}
 		delete(s.listeners, name)
@@ -162,7 +171,7 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 	var errs []error
 	for name, c := range snap.Listeners {
 		if l := s.listeners[name]; l != nil {
-			l.Config.Store(c)
+			l.configure(c)
 			continue
 		}
 		l, err := s.open(c)
@@ -205,7 +214,7 @@ func (s *Server) Addr(name string) string {
 
 func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: c.Address}
-	l.Config.Store(c)
+	l.configure(c)
 	if !c.Unbound {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -253,7 +262,7 @@ func (s *Server) onLoops(f func(i int) error) error {
 
 func (s *Server) closeListener(l *listener, drain bool) {
 	if drain {
-		l.LameDuck.Store(true)
+		l.each(func(p *pipeline.Listener) { p.LameDuck.Store(true) })
 	}
 	_ = s.onLoops(func(i int) error {
 		a := l.acceptors[i]
@@ -309,25 +318,34 @@ func (a *acceptor) take(fd int, peer netip.AddrPort) {
 			cfg = a.l.Config.Load()
 		}
 	}
-	if cfg.TLS != nil {
-		a.greet(c, cfg, peer)
+	if cfg.Front != nil {
+		a.enter(c, cfg, peer)
 		return
 	}
-	a.serve(c, cfg, peer, "")
+	a.begin(c, &a.l.Listener, cfg, peer)
+}
+
+// begin decrypts a connection where its listener, or its chain, says so, and serves it.
+func (a *acceptor) begin(c *loop.Conn, l *pipeline.Listener, cfg *snapshot.Listener, peer netip.AddrPort) {
+	if cfg.TLS != nil {
+		a.greet(c, l, cfg, peer)
+		return
+	}
+	a.serve(c, l, cfg, peer, "")
 }
 
 // serve gives a connection to the codec that is configured, or that the handshake has agreed upon (alpn), or, where neither
 // says, to what its first bytes tell.
-func (a *acceptor) serve(c *loop.Conn, cfg *snapshot.Listener, peer netip.AddrPort, alpn string) {
+func (a *acceptor) serve(c *loop.Conn, l *pipeline.Listener, cfg *snapshot.Listener, peer netip.AddrPort, alpn string) {
 	switch {
 	case cfg.TCP != nil:
-		newTCP(c, a, peer, nil)
+		tcp.New(c, a.w, l, a.conns, peer, nil)
 	case cfg.HTTP.Codec == snapshot.HTTP1, cfg.HTTP.Codec == snapshot.Auto && (alpn == "http/1.1" || alpn == "http/1.0"):
-		http1.NewServerConn(c, a.w, &a.l.Listener, a.conns, peer, nil)
+		http1.NewServerConn(c, a.w, l, a.conns, peer, nil)
 	case cfg.HTTP.Codec == snapshot.HTTP2, cfg.HTTP.Codec == snapshot.Auto && alpn == "h2":
-		http2.NewServerConn(c, a.w, a.streams(), &a.l.Listener, a.conns, peer, nil)
+		http2.NewServerConn(c, a.w, a.streams(), l, a.conns, peer, nil)
 	default:
-		sn := &sniffer{a: a, peer: peer, c: c}
+		sn := &sniffer{a: a, l: l, peer: peer, c: c}
 		c.SetHandler(sn)
 		a.conns[sn] = struct{}{}
 		a.w.Loop.SetTimer(&sn.timer, sniffTime, sn)
@@ -354,14 +372,18 @@ func (a *acceptor) OnAcceptError(err error) {
 func (s *Server) Drain(ctx context.Context, propagation time.Duration, handover bool) {
 	s.mu.Lock()
 	var ls []*listener
+	var living []*pipeline.Listener // with their chains
 	for _, l := range s.listeners {
 		if handover || l.Config.Load().Direction != snapshot.Outbound {
 			ls = append(ls, l)
+			l.each(func(p *pipeline.Listener) { living = append(living, p) })
 		}
 	}
 	s.mu.Unlock()
+	for _, p := range living {
+		p.LameDuck.Store(true)
+	}
 	for _, l := range ls {
-		l.LameDuck.Store(true)
 		_ = s.onLoops(func(i int) error {
 			a := l.acceptors[i]
 			if handover && a.ln != nil {
@@ -376,14 +398,14 @@ func (s *Server) Drain(ctx context.Context, propagation time.Duration, handover 
 	}
 	wait(ctx, propagation)
 	active := func() (n int64) {
-		for _, l := range ls {
-			n += l.Active.Load()
+		for _, p := range living {
+			n += p.Active.Load()
 		}
 		return n
 	}
 	if !handover {
-		for _, l := range ls {
-			l.Refusing.Store(true)
+		for _, p := range living {
+			p.Refusing.Store(true)
 		}
 	}
 	for active() > 0 && ctx.Err() == nil {
@@ -418,7 +440,7 @@ func (s *Server) Active() (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.listeners {
-		n += l.Active.Load()
+		l.each(func(p *pipeline.Listener) { n += p.Active.Load() })
 	}
 	return n
 }

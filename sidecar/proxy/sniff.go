@@ -7,7 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
-	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tcp"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 )
 
 // sniffTime is how long a connection may stay silent before it is dropped.
@@ -16,14 +16,11 @@ const sniffTime = time.Hour
 // sniffer waits for a connection's first bytes to tell HTTP/2, which begins with its preface, from HTTP/1.1.
 type sniffer struct {
 	a     *acceptor
+	l     *pipeline.Listener
 	c     *loop.Conn
 	peer  netip.AddrPort
 	timer loop.Timer
 	buf   []byte
-}
-
-func newTCP(c *loop.Conn, a *acceptor, peer netip.AddrPort, initial []byte) {
-	tcp.New(c, a.w, &a.l.Listener, a.conns, peer, initial)
 }
 
 // OnRead decides, or waits for more.
@@ -45,10 +42,10 @@ func (sn *sniffer) OnRead(c *loop.Conn) {
 		return
 	case 1:
 		sn.done()
-		http2.NewServerConn(c, sn.a.w, sn.a.streams(), &sn.a.l.Listener, sn.a.conns, sn.peer, b)
+		http2.NewServerConn(c, sn.a.w, sn.a.streams(), sn.l, sn.a.conns, sn.peer, b)
 	default:
 		sn.done()
-		http1.NewServerConn(c, sn.a.w, &sn.a.l.Listener, sn.a.conns, sn.peer, b)
+		http1.NewServerConn(c, sn.a.w, sn.l, sn.a.conns, sn.peer, b)
 	}
 	if !c.Closed() && !c.Paused() {
 		c.Yield() // there may be more than the scratch took

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
@@ -24,6 +25,7 @@ const (
 // timer, not a goroutine.
 type greeter struct {
 	a     *acceptor
+	l     *pipeline.Listener
 	c     *loop.Conn
 	cfg   *snapshot.Listener
 	peer  netip.AddrPort
@@ -33,8 +35,8 @@ type greeter struct {
 	shook bool // the handshake is under way
 }
 
-func (a *acceptor) greet(c *loop.Conn, cfg *snapshot.Listener, peer netip.AddrPort) {
-	g := &greeter{a: a, c: c, cfg: cfg, peer: peer, began: a.w.Loop.Now()}
+func (a *acceptor) greet(c *loop.Conn, l *pipeline.Listener, cfg *snapshot.Listener, peer netip.AddrPort) {
+	g := &greeter{a: a, l: l, c: c, cfg: cfg, peer: peer, began: a.w.Loop.Now()}
 	c.SetHandler(g)
 	a.conns[g] = struct{}{}
 	d := cfg.TLS.HandshakeTimeout
@@ -90,7 +92,7 @@ func (g *greeter) done(t *tlsconn.Conn, err error) {
 		return
 	}
 	g.a.handshake(tlsconn.OK, g.a.w.Loop.Now()-g.began)
-	g.a.serve(g.c, g.cfg, g.peer, t.Info().ALPN)
+	g.a.serve(g.c, g.l, g.cfg, g.peer, t.Info().ALPN)
 }
 
 // failed ends a connection that did not come to a handshake.

@@ -102,7 +102,9 @@ func (f *Front) Match(p *Preface) *Listener {
 			return one(m.SourceType != AnySource, (m.SourceType == LocalSource) == local)
 		},
 		func(m *ChainMatch) int { return prefixRank(m.Sources, p.Peer.Addr()) },
-		func(m *ChainMatch) int { return one(len(m.SourcePorts) > 0, slices.Contains(m.SourcePorts, p.Peer.Port())) },
+		func(m *ChainMatch) int {
+			return one(len(m.SourcePorts) > 0, slices.Contains(m.SourcePorts, p.Peer.Port()))
+		},
 	} {
 		best, kept := 0, cs[:0]
 		for _, c := range cs {
