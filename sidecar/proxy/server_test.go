@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -56,8 +57,13 @@ type mesh struct {
 
 func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, backends ...string) *mesh {
 	t.Helper()
+	return newMeshWith(t, nil, proto, filters, backends...)
+}
+
+func newMeshWith(t testing.TB, log *slog.Logger, proto snapshot.Protocol, filters []snapshot.Filter, backends ...string) *mesh {
+	t.Helper()
 	stats := stat.NewRegistry()
-	srv, err := proxy.New(proxy.Options{Loops: 2, Sockets: ownSockets{}, Stats: stats})
+	srv, err := proxy.New(proxy.Options{Loops: 2, Sockets: ownSockets{}, Stats: stats, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
