@@ -175,7 +175,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.listener.v3.ListenerFilter":                           " name typed_config ",
 	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     " ",
 	"envoy.config.listener.v3.FilterChain":                              " name filters filter_chain_match metadata transport_socket transport_socket_connect_timeout ",
-	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   " enable_ja3_fingerprinting enable_ja4_fingerprinting ",
+	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   " ",
 	"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": " ",
 	"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": " allow_requests_without_proxy_protocol disallowed_versions stat_prefix ",
 	"envoy.config.core.v3.CidrRange":                                    " address_prefix prefix_len ",
