@@ -187,7 +187,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": " name weight ",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": " codec_type stat_prefix rds route_config http_filters " +
 		"common_http_protocol_options http_protocol_options http2_protocol_options server_name max_request_headers_kb stream_idle_timeout " +
-		"request_headers_timeout use_remote_address xff_num_trusted_hops via generate_request_id preserve_external_request_id normalize_path " +
+		"request_headers_timeout stream_flush_timeout use_remote_address xff_num_trusted_hops via generate_request_id preserve_external_request_id normalize_path " +
 		"merge_slashes upgrade_configs skip_xff_append append_x_forwarded_port always_set_request_id_in_response strip_matching_host_port " +
 		"strip_any_host_port strip_trailing_host_dot proxy_100_continue request_timeout drain_timeout delayed_close_timeout " +
 		"server_header_transformation path_with_escaped_slashes_action ",

@@ -83,6 +83,7 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 		IdleTimeout:       duration(r, join(path, "common_http_protocol_options.idle_timeout"), m.GetCommonHttpProtocolOptions().GetIdleTimeout(), time.Hour),
 		HeaderTimeout:     duration(r, join(path, "request_headers_timeout"), m.GetRequestHeadersTimeout(), 0),
 		StreamIdleTimeout: duration(r, join(path, "stream_idle_timeout"), m.GetStreamIdleTimeout(), 5*time.Minute),
+		FlushTimeout:      duration(r, join(path, "stream_flush_timeout"), m.GetStreamFlushTimeout(), duration(r, "", m.GetStreamIdleTimeout(), 5*time.Minute)),
 		MaxConnectionAge:  duration(r, join(path, "common_http_protocol_options.max_connection_duration"), m.GetCommonHttpProtocolOptions().GetMaxConnectionDuration(), 0),
 		MaxStreams:        m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue(),
 		AllowConnect:      m.GetHttp2ProtocolOptions().GetAllowConnect(),

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,10 @@ type Conn struct {
 	noSplice   bool // the socket cannot be spliced from or to
 	// Batch delays output to the end of the loop's turn: for multiplexed protocols.
 	Batch bool
+	// StallTime is how long the peer may take nothing of what waits before a StallHandler is told; 0 means for ever.
+	StallTime time.Duration
+	stall     *Stall
+	held      int // bytes of out that are accounted for
 }
 
 // ReadResult says how a Read went.
@@ -191,6 +196,9 @@ func (c *Conn) SetOut(b []byte) {
 		c.freeOut()
 		return
 	}
+	if c.held != 0 {
+		c.hold(c.capacity())
+	}
 	if len(b) > c.off {
 		c.markDirty()
 	} else if c.off == 0 && !c.dirty {
@@ -235,15 +243,15 @@ func (c *Conn) Write(b []byte) {
 		c.freeOut()
 		return
 	}
-	c.wr = false
 	if n < len(c.out) {
 		c.off = n
 		c.out = append(c.out, b...)
-		return
+	} else {
+		n -= len(c.out)
+		c.freeOut()
+		c.out = append(c.Out(), b[n:]...)
 	}
-	n -= len(c.out)
-	c.freeOut()
-	c.out = append(c.Out(), b[n:]...)
+	c.stuck()
 }
 
 func (c *Conn) freeOut() {
@@ -256,6 +264,7 @@ func (c *Conn) freeOut() {
 		c.pipe = nil
 	}
 	c.freeWire()
+	c.unstick()
 }
 
 // Waiting is the number of bytes that the socket has not taken yet, what is gathered included.
@@ -293,7 +302,7 @@ func (c *Conn) flush() {
 	for c.wr && c.off < len(c.out) {
 		n, e := rawWrite(int(c.fd), c.out[c.off:])
 		if e == syscall.EAGAIN {
-			c.wr = false
+			c.stuck()
 			return
 		}
 		if e != 0 {
@@ -350,6 +359,7 @@ func (c *Conn) Reset() {
 		return
 	}
 	unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	c.freeOut()
 	c.close()
 	c.l.left()
 }

@@ -116,6 +116,7 @@ func (c *Conn) sealed(b []byte) bool {
 	if len(b) > 0 {
 		y := c.lay
 		y.wire, y.off = append(c.l.Buf(), b...), 0
+		c.stuck()
 	}
 	return true
 }
@@ -162,7 +163,11 @@ func (c *Conn) flushLayered() {
 			return
 		}
 	}
-	if c.finLater && c.Waiting() == 0 {
+	if c.Waiting() > 0 {
+		return
+	}
+	c.unstick()
+	if c.finLater {
 		c.fin()
 	}
 }
@@ -173,7 +178,7 @@ func (c *Conn) flushWire() bool {
 	for c.wr && y.off < len(y.wire) {
 		n, e := rawWrite(int(c.fd), y.wire[y.off:])
 		if e == unix.EAGAIN {
-			c.wr = false
+			c.stuck()
 			return true
 		}
 		if e != 0 {
@@ -184,6 +189,9 @@ func (c *Conn) flushWire() bool {
 	}
 	if y.off == len(y.wire) {
 		c.freeWire()
+		if c.out == nil {
+			c.unstick()
+		}
 	}
 	return true
 }

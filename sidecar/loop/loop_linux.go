@@ -74,6 +74,11 @@ type Loop struct {
 	seal                  []byte // where layers seal to
 	nconns                int
 	load                  atomic.Int64
+	stalls                stallQueue
+	held, heldLimit       int64
+	heldNow               atomic.Int64
+	evicted               atomic.Uint64
+	pressed               bool
 
 	mu     sync.Mutex
 	posts  []Task

@@ -12,6 +12,13 @@ import (
 type recorder struct {
 	reg   *stat.Registry
 	cache map[recordKey]*series
+	// refusals by listener and reason.
+	refusals map[refusalKey]*stat.Counter
+}
+
+type refusalKey struct {
+	l *pipeline.Listener
+	r pipeline.Refusal
 }
 
 type recordKey struct {
@@ -31,7 +38,23 @@ type series struct {
 const maxCached = 4096
 
 func newRecorder(reg *stat.Registry) *recorder {
-	return &recorder{reg: reg, cache: map[recordKey]*series{}}
+	return &recorder{reg: reg, cache: map[recordKey]*series{}, refusals: map[refusalKey]*stat.Counter{}}
+}
+
+// Refuse counts what no exchange tells of.
+func (r *recorder) Refuse(l *pipeline.Listener, why pipeline.Refusal) {
+	k := refusalKey{l, why}
+	c := r.refusals[k]
+	if c == nil {
+		if len(r.refusals) >= maxCached {
+			clear(r.refusals)
+		}
+		c = r.reg.Counter("outrigger_downstream_refused_total", "What callers were refused before it became an exchange, or whose connection or stream was ended.",
+			stat.Label{Name: "listener", Value: l.Config.Load().Name}, stat.Label{Name: "protocol", Value: why.Protocol},
+			stat.Label{Name: "code", Value: why.Code}, stat.Label{Name: "flag", Value: why.Flag.String()}, stat.Label{Name: "reason", Value: why.Reason})
+		r.refusals[k] = c
+	}
+	c.Inc()
 }
 
 // Record counts one exchange.

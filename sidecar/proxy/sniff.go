@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
@@ -11,7 +12,11 @@ import (
 )
 
 // sniffTime is how long a connection may stay silent before it is dropped.
-const sniffTime = time.Hour
+const (
+	sniffTime = time.Hour
+	// defaultHeadTime is how long the first bytes of a head may wait for more, where the configuration does not say.
+	defaultHeadTime = 30 * time.Second
+)
 
 // sniffer waits for a connection's first bytes to tell HTTP/2, which begins with its preface, from HTTP/1.1.
 type sniffer struct {
@@ -38,6 +43,9 @@ func (sn *sniffer) OnRead(c *loop.Conn) {
 	b := sc[:k+n]
 	switch http2.LooksLikePreface(b) {
 	case 0:
+		if sn.buf == nil { // the head's time has begun
+			sn.a.w.Loop.SetTimer(&sn.timer, sn.headTime(), sn)
+		}
 		sn.buf = append(sn.buf[:0], b...)
 		return
 	case 1:
@@ -57,8 +65,20 @@ func (sn *sniffer) done() {
 	sn.a.w.Loop.StopTimer(&sn.timer)
 }
 
-// OnTimer drops a silent connection.
-func (sn *sniffer) OnTimer(*loop.Timer) { sn.Shut() }
+func (sn *sniffer) headTime() time.Duration {
+	if cfg := sn.l.Config.Load(); cfg.HTTP != nil && cfg.HTTP.HeaderTimeout > 0 {
+		return cfg.HTTP.HeaderTimeout
+	}
+	return defaultHeadTime
+}
+
+// OnTimer drops a connection that is silent, or has begun something and does not go on.
+func (sn *sniffer) OnTimer(*loop.Timer) {
+	if sn.buf != nil {
+		sn.a.w.Refuse(sn.l, pipeline.Refusal{Protocol: "unknown", Flag: exchange.DownstreamProtocolError, Reason: "the request's head did not come in time"})
+	}
+	sn.Shut()
+}
 
 // Drain closes the connection: nothing has come by it.
 func (sn *sniffer) Drain() {}

@@ -93,6 +93,7 @@ type HTTP struct {
 	IdleTimeout       time.Duration // a connection with no exchange
 	HeaderTimeout     time.Duration // from a head's first byte to its last
 	StreamIdleTimeout time.Duration // an exchange in which nothing moves
+	FlushTimeout      time.Duration // in which a caller must take something of what waits for it
 	MaxConnectionAge  time.Duration // ± 10 %
 	// MaxRequestHeaderBytes and MaxRequestFields bound a head; 0 means 60 KiB and 100.
 	MaxRequestHeaderBytes, MaxRequestFields int

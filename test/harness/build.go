@@ -85,6 +85,26 @@ func bin(root, dir string) Bin {
 	return Bin{Root: root, Dir: dir, Outrigger: filepath.Join(dir, "outrigger"), Shop: filepath.Join(dir, "shop")}
 }
 
+// Sidecar returns the path of outrigger-sidecar alone: that in $OUTRIGGER_BIN, else one that is built now, for this test.
+func Sidecar(t testing.TB) string {
+	t.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir := os.Getenv("OUTRIGGER_BIN"); dir != "" {
+		return filepath.Join(dir, "outrigger-sidecar")
+	}
+	out := filepath.Join(t.TempDir(), "outrigger-sidecar")
+	cmd := exec.Command("go", "build", "-p", "2", "-o", out, "./cmd/outrigger-sidecar")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, b)
+	}
+	return out
+}
+
 // moduleRoot finds the directory of go.mod above the working directory.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()

@@ -69,6 +69,9 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, l *pipeline.Listener, set p
 	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil && cfg.HTTP.MaxConnectionAge > 0 {
 		sc.oldAt = w.Loop.Now() + pipeline.Jitter(cfg.HTTP.MaxConnectionAge, w.Rand())
 	}
+	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil {
+		c.StallTime = cfg.HTTP.FlushTimeout
+	}
 	sc.idle()
 	if len(initial) > 0 {
 		sc.need(len(initial))
@@ -410,6 +413,7 @@ func (sc *ServerConn) refuse(s *pipeline.Stream, e *Error) {
 	sc.closeAfter = true
 	sc.w.Discard(s)
 	sc.s = nil
+	sc.w.Refuse(sc.l, pipeline.Refusal{Protocol: "http1", Code: statusCode(e.Status), Flag: exchange.DownstreamProtocolError, Reason: e.Reason})
 	text := e.Reason + " (DPE)\n"
 	var h exchange.Head
 	h.Status = e.Status
@@ -417,6 +421,25 @@ func (sc *ServerConn) refuse(s *pipeline.Stream, e *Error) {
 	out := AppendResponse(sc.c.Out(), &h, &How{Length: int64(len(text)), Close: true})
 	sc.c.SetOut(append(out, text...))
 	sc.linger()
+}
+
+// statusCode is the label of a refusal's status.
+func statusCode(status int) string {
+	switch status {
+	case 400:
+		return "400"
+	case 405:
+		return "405"
+	case 408:
+		return "408"
+	case 431:
+		return "431"
+	case 501:
+		return "501"
+	case 505:
+		return "505"
+	}
+	return "other"
 }
 
 // OnTimer closes a connection that has been idle, or whose head did not come, or has lingered long enough.
@@ -495,6 +518,19 @@ func (sc *ServerConn) OnWriteError(*loop.Conn, error) {
 	sc.closed()
 	if s != nil {
 		s.DownstreamGone()
+	}
+}
+
+// OnStalled gives up a caller that does not read.
+func (sc *ServerConn) OnStalled(_ *loop.Conn, pressed bool) {
+	flag := sc.w.Stalled(sc.l, "http1", pressed)
+	if s := sc.s; s != nil {
+		sc.closeAfter = true
+		s.DownstreamStalled(flag)
+	}
+	if sc.state != srvClosed {
+		sc.c.Reset()
+		sc.closed()
 	}
 }
 

@@ -256,6 +256,8 @@ func (cc *ClientConn) RunOnLoop() {
 	}
 }
 
+func (cc *ClientConn) refused(ErrCode, string) {} // its exchanges tell of it
+
 func (cc *ClientConn) ended() {
 	cc.lp.StopTimer(&cc.timer)
 	cc.pool.Gone(snapshot.HTTP2, cc)
@@ -341,6 +343,8 @@ func (cs *clientStream) Cancel() {
 	if st.inEnd {
 		code = ErrNo
 	}
-	st.h.c.SetOut(appendReset(st.h.c.Out(), st.id, code))
-	st.h.remove(st)
+	h := st.h
+	h.c.SetOut(appendReset(h.c.Out(), st.id, code))
+	h.control = max(h.control-cancelledFrames, -controlFrameBudget)
+	h.remove(st)
 }

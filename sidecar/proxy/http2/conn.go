@@ -21,6 +21,8 @@ type side interface {
 	removed()
 	// ended is told that the connection is closed; all streams have been told.
 	ended()
+	// refused is told that we end the connection, or one stream, for what the peer did.
+	refused(code ErrCode, why string)
 }
 
 // conn is what both sides of HTTP/2 share: framing, settings, flow control and the table of streams.
@@ -51,8 +53,10 @@ type conn struct {
 	preface   int   // bytes of the preface still to come
 	control   int   // control frames since something useful came or went
 	since     int64 // when control was last known to be in order
-	resets    int   // streams that the peer has reset since resetAt
+	resets    int   // streams that came to nothing, see wasted
 	resetAt   int64
+	held      int  // bytes that wait for the windows of streams
+	breach    bool // GOAWAY was said for what the peer did
 	nonsense  exchange.Exchange
 	sentAway  bool
 	gotAway   bool
@@ -237,6 +241,8 @@ func (h *conn) useful() bool {
 func (h *conn) fatal(code ErrCode, why string) bool {
 	if !h.closed {
 		h.debugText = why
+		h.breach = true
+		h.side.refused(code, why)
 		h.c.SetOut(appendGoAway(h.c.Out(), h.lastPeerID(), code, why))
 		h.c.Flush()
 	}
@@ -251,8 +257,10 @@ func (h *conn) lastPeerID() uint32 {
 }
 
 func (h *conn) streamError(id uint32, code ErrCode) bool {
+	h.side.refused(code, "stream error")
 	if st := h.streams[id]; st != nil {
 		st.lost(code, true)
+		return h.wasted()
 	} else if !h.idle(id) {
 		h.c.SetOut(appendReset(h.c.Out(), id, code))
 	} else {
@@ -311,7 +319,7 @@ func (h *conn) data(flags byte, id uint32, p []byte) bool {
 	if st.recvWin -= int64(total); st.recvWin < 0 {
 		return h.streamError(id, ErrFlowControl)
 	}
-	if total == 0 && flags&flagEndStream == 0 {
+	if len(p) == 0 && flags&flagEndStream == 0 {
 		if !h.calm() {
 			return false
 		}
@@ -383,14 +391,10 @@ func (h *conn) rstStream(id uint32, p []byte) bool {
 		return h.fatal(ErrProtocol, "RST_STREAM on an idle stream")
 	}
 	if st := h.streams[id]; st != nil {
-		if h.resets++; h.server && h.resets > resetBudget {
-			if now := h.lp.Now(); now-h.resetAt < int64(time.Second) {
-				return h.fatal(ErrEnhanceYourCalm, "too many streams were opened and reset")
-			} else {
-				h.resets, h.resetAt = 0, now
-			}
-		}
 		st.lost(ErrCode(get32(p)), false)
+		if h.closed || !h.wasted() {
+			return false
+		}
 	}
 	return h.calm()
 }
@@ -555,11 +559,16 @@ func (h *conn) end() {
 		return
 	}
 	h.closed = true
-	h.c.Close()
+	if h.breach && h.server && !h.c.Closed() {
+		h.closeAfterLastWord()
+	} else {
+		h.c.Close()
+	}
 	h.keep(nil)
 	for id, st := range h.streams {
 		delete(h.streams, id)
 		st.closed = true
+		st.account(0)
 		h.spare.bury(st)
 		if s := st.s; s != nil {
 			st.s = nil
@@ -578,6 +587,7 @@ func (h *conn) remove(st *stream) {
 		return
 	}
 	st.closed = true
+	st.account(0)
 	h.spare.bury(st)
 	delete(h.streams, st.id)
 	h.side.removed()

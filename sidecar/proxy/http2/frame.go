@@ -57,8 +57,7 @@ const (
 	maxContinuations       = 32
 	controlFrameBudget     = 10000 // control frames that may come in controlTime without a useful one between
 	controlTime            = 30 * time.Second
-	usefulBytes            = 512  // of data sent make up for a control frame
-	resetBudget            = 8192 // streams that a client may open and reset in a second
+	usefulBytes            = 512 // of data sent make up for a control frame
 	maxHeaderFields        = 100
 )
 

@@ -13,16 +13,19 @@ import (
 // ServerConn is the server's side of a connection.
 type ServerConn struct {
 	conn
-	w      *pipeline.Worker
-	l      *pipeline.Listener
-	set    pipeline.ConnSet
-	peer   netip.AddrPort
-	timer  loop.Timer
-	age    loop.Timer
-	max    int
-	served uint32
-	final  bool // the last GOAWAY has been sent
-	ready  bool
+	w     *pipeline.Worker
+	l     *pipeline.Listener
+	set   pipeline.ConnSet
+	peer  netip.AddrPort
+	timer loop.Timer
+	age   loop.Timer
+	max   int
+	// headTimer runs from headSince, when the head that has not come whole began.
+	headTimer loop.Timer
+	headSince int64
+	served    uint32
+	final     bool // the last GOAWAY has been sent
+	ready     bool
 }
 
 // NewServerConn takes over an accepted connection; streams is its loop's. initial is what was read from it already, the preface included.
@@ -39,6 +42,9 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, streams *Streams, l *pipeli
 	}
 	c.SetHandler(sc)
 	c.Batch = true
+	if cfg := l.Config.Load(); cfg != nil && cfg.HTTP != nil {
+		c.StallTime = cfg.HTTP.FlushTimeout
+	}
 	l.Connections.Add(1)
 	c.SetOut(sc.hello(c.Out(), uint32(sc.max)))
 	sc.idleTimer()
@@ -55,6 +61,7 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, streams *Streams, l *pipeli
 			sc.keep(rest)
 		}
 	}
+	sc.watchHead()
 	if l.LameDuck.Load() && !sc.closed {
 		sc.Drain()
 	}
@@ -92,18 +99,21 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		sc.w.Discard(s)
 		return sc.fatal(ErrCompression, "header block")
 	}
-	code := ErrNo
+	code, why := ErrNo, ""
 	switch {
-	case sc.final || len(sc.streams) >= sc.max:
-		code = ErrRefusedStream
+	case sc.final:
+		code, why = ErrRefusedStream, "the connection drains"
+	case len(sc.streams) >= sc.max:
+		code, why = ErrRefusedStream, "too many streams"
 	case !ok:
-		code = ErrProtocol
+		code, why = ErrProtocol, "malformed request"
 	case s.WantsTunnel() && (end || s.Req.Protocol != "" && (!sc.connect || s.Req.Method != "CONNECT")):
-		code = ErrProtocol
+		code, why = ErrProtocol, "malformed CONNECT"
 	case end && s.Req.ContentLength > 0:
-		code = ErrProtocol
+		code, why = ErrProtocol, "no body for its Content-Length"
 	}
 	if code != ErrNo {
+		sc.refused(code, why)
 		sc.w.Discard(s)
 		sc.c.SetOut(appendReset(sc.c.Out(), id, code))
 		return sc.calm()
@@ -201,9 +211,14 @@ func (sc *ServerConn) RunOnLoop() {
 	}
 }
 
+func (sc *ServerConn) refused(code ErrCode, why string) {
+	sc.w.Refuse(sc.l, pipeline.Refusal{Protocol: "http2", Code: code.String(), Flag: refusalFlag, Reason: why})
+}
+
 func (sc *ServerConn) ended() {
 	sc.lp.StopTimer(&sc.timer)
 	sc.lp.StopTimer(&sc.age)
+	sc.lp.StopTimer(&sc.headTimer)
 	sc.l.Connections.Add(-1)
 	delete(sc.set, sc)
 }
@@ -216,8 +231,12 @@ func (sc *ServerConn) OnTimer(t *loop.Timer) {
 	if sc.closed {
 		return
 	}
-	if t == &sc.age {
+	switch t {
+	case &sc.age:
 		sc.Drain()
+		return
+	case &sc.headTimer:
+		sc.headLate()
 		return
 	}
 	if !sc.sentAway {

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
+	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2/hpack"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 )
@@ -17,6 +18,9 @@ type stream struct {
 	recvWin  int64
 	credit   int    // bytes that came and were not credited yet
 	q        []byte // data that waits for a window
+	held     int    // of q, as it is accounted for
+	moved    int    // of q, since its receiver's time began
+	stall    *loop.Stall
 	trailers *exchange.Header
 	length   int64 // what content-length still lacks, or -1
 
@@ -30,6 +34,7 @@ type stream struct {
 	closed  bool
 	buried  bool // with h.spare, to be recycled
 	noRoom  bool // Blocked said so: Writable is due
+	fresh   bool // what waits has just begun to
 	rst     bool // reset the stream after the last of q
 	headReq bool // the request was HEAD
 
@@ -53,6 +58,7 @@ func (st *stream) onData(p []byte, total int, end bool) bool {
 	if st.length >= 0 {
 		st.length -= int64(len(p))
 		if st.length < 0 || end && st.length > 0 {
+			st.h.side.refused(ErrProtocol, "the body is not as long as its Content-Length")
 			st.lost(ErrProtocol, true)
 			return st.h.calm()
 		}
@@ -146,6 +152,9 @@ func (st *stream) SendData(_ *pipeline.Stream, b []byte, end bool) {
 		st.frame(b, end)
 		return
 	}
+	if len(st.q) == 0 {
+		st.fresh = true
+	}
 	st.q = append(st.q, b...)
 	st.qEnd = end
 	st.pump()
@@ -190,10 +199,16 @@ func (st *stream) sentEnd() {
 
 // pump sends what waits, as the windows allow.
 func (st *stream) pump() {
-	h := st.h
 	if st.closed || st.outEnd || st.early || len(st.q) == 0 && !st.qEnd && st.trailers == nil {
 		return
 	}
+	n := len(st.q)
+	st.send()
+	st.account(n - len(st.q))
+}
+
+func (st *stream) send() {
+	h := st.h
 	off := 0
 	for off < len(st.q) {
 		n := min(int64(len(st.q)-off), st.sendWin, h.sendWin, int64(h.maxFrame))
@@ -430,7 +445,7 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 		if head.Method == "CONNECT" && seen&32 == 0 {
 			ok = ok && seen&(2|4) == 0 && hasPort(head.Authority)
 		} else {
-			ok = ok && seen&7 == 7 && head.Path != "" && (head.Path[0] == '/' || head.Path == "*" && head.Method == "OPTIONS") && validTarget(head.Path) && validMethod(head.Method)
+			ok = ok && seen&7 == 7 && head.Path != "" && (head.Path[0] == '/' || head.Path == "*" && head.Method == "OPTIONS") && validTarget(head.Path) && validMethod(head.Method) && validScheme(head.Scheme)
 		}
 		ok = ok && validAuthority(head.Authority)
 	default:

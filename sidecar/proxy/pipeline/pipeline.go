@@ -92,6 +92,35 @@ type ConnSet map[Drainer]struct{}
 // Recorder learns of each exchange at its end.
 type Recorder interface {
 	Record(s *Stream)
+	// Refuse counts a caller's breach of protocol, or of a limit, that no exchange tells of.
+	Refuse(l *Listener, r Refusal)
+}
+
+// Refusal is why a request never became an exchange, or a stream or connection was ended. All are constants: they are
+// labels of a metric.
+type Refusal struct {
+	Protocol string // "http1", "http2"
+	Code     string // the status or the error code that the caller was told, "" where it was told nothing
+	Flag     exchange.Flag
+	Reason   string
+}
+
+// Stalled counts a caller that did not read, and was given up for its time or, pressed, because memory was short. It
+// returns the flag for its exchanges.
+func (w *Worker) Stalled(l *Listener, protocol string, pressed bool) exchange.Flag {
+	r := Refusal{Protocol: protocol, Flag: exchange.StreamIdleTimeout, Reason: "the caller does not read"}
+	if pressed {
+		r.Flag, r.Reason = exchange.OverloadManager, "the caller does not read, and memory is short"
+	}
+	w.Refuse(l, r)
+	return r.Flag
+}
+
+// Refuse counts a refusal.
+func (w *Worker) Refuse(l *Listener, r Refusal) {
+	if w.Rec != nil {
+		w.Rec.Refuse(l, r)
+	}
 }
 
 // Worker is what the exchanges of one loop share.
@@ -111,6 +140,8 @@ const (
 	maxFree = 1024
 	// highWater is how much of a request's body is held while its upstream is not ready.
 	highWater = 64 << 10
+	// maxInformational is how many 1xx heads one exchange may have.
+	maxInformational = 100
 	// defaultReplay is how much of a request's body is kept for another try.
 	defaultReplay = 64 << 10
 )
@@ -192,8 +223,10 @@ type Stream struct {
 	respXform  []exchange.Transformer
 	cancelWant func()
 
-	tunnel      bool // the answer opened one
-	terminate   bool // a CONNECT ends here
+	tunnel        bool  // the answer opened one
+	terminate     bool  // a CONNECT ends here
+	informational uint8 // 1xx heads so far
+
 	admitted    bool // counted in by rt
 	selfSuspend bool // the suspension ends by a timer or a body of ours: nobody else holds a Resume
 	reqEnd      bool // the request is complete
@@ -273,6 +306,7 @@ func (w *Worker) recycle(s *Stream) {
 	s.upEnd, s.respTrail, s.headSent, s.pausedDown, s.pausedUp, s.idleTimer = false, false, false, false, false, false
 	s.detached, s.bufferResp = false, false
 	s.tunnel, s.terminate, s.Continue = false, false, ContinueDone
+	s.informational = 0
 	s.BytesIn, s.BytesOut, s.Status = 0, 0, 0
 	s.gate.Store(gateRunning)
 	if w.nfree < maxFree {

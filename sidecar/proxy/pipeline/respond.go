@@ -11,6 +11,12 @@ import (
 // UpstreamInformational is called by the upstream codec with a 1xx head in s.Resp, but 101.
 func (s *Stream) UpstreamInformational() {
 	s.lastMove = s.w.Loop.Now()
+	if s.informational++; s.informational > maxInformational {
+		s.Resp.Reset()
+		s.dropTry(true)
+		s.tryFailed(failure{flag: exchange.UpstreamProtocolError, executed: true, detail: "too many informational answers"})
+		return
+	}
 	if s.phase == phaseTry && (s.Resp.Status != 100 || s.Continue == ContinueUpstream) {
 		s.sendInformational()
 	}

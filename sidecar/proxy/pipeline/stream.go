@@ -262,6 +262,14 @@ func (s *Stream) DownstreamGone() {
 	s.finish(false)
 }
 
+// DownstreamStalled is called by the downstream codec when the caller does not read and is given up. flag says
+// whether for its time, or because memory is short.
+func (s *Stream) DownstreamStalled(flag exchange.Flag) {
+	s.Flags |= flag
+	s.Details = "the caller does not read"
+	s.finish(false)
+}
+
 // DownstreamMalformed is called by the downstream codec when the rest of a request cannot be read.
 func (s *Stream) DownstreamMalformed(reason string) {
 	s.fail(400, exchange.DownstreamProtocolError, reason)
