@@ -268,11 +268,12 @@ func (sc *ServerConn) process() {
 			break
 		}
 		if n == 0 {
+			h := s.HTTP()
 			sc.w.Discard(s)
 			if sc.state == srvIdle {
 				sc.state = srvHead
 				d := defaultHeadMax
-				if h := s.HTTP(); h != nil && h.HeaderTimeout > 0 {
+				if h != nil && h.HeaderTimeout > 0 {
 					d = h.HeaderTimeout
 				}
 				sc.w.Loop.SetTimer(&sc.timer, d, sc)

@@ -285,8 +285,9 @@ func (w *Worker) RunOnLoop() {
 	w.dead = w.dead[:0]
 }
 
-// Discard gives back a stream whose request never became whole.
-func (w *Worker) Discard(s *Stream) { w.bury(s) }
+// Discard gives back a stream whose request never became whole, which nobody may look at any more: a flood of them in one
+// event takes the room of one.
+func (w *Worker) Discard(s *Stream) { w.recycle(s) }
 
 func (w *Worker) recycle(s *Stream) {
 	x := &s.Exchange
