@@ -1,10 +1,13 @@
 package controlplane
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -19,6 +22,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/controlplane/store"
 	"github.com/outrigger-mesh/outrigger/controlplane/xds"
 	"github.com/outrigger-mesh/outrigger/discovery"
+	"github.com/outrigger-mesh/outrigger/internal/unixsock"
 	"github.com/outrigger-mesh/outrigger/supervisor/runner"
 )
 
@@ -204,6 +208,7 @@ func hostLookup(state, name string) resource.Lookup {
 // holds says whether an instance of this state directory, running or kept, has the address already: another port of
 // ours is told apart by ValidateSet.
 func holds(state, address string) bool {
+	address = strings.TrimPrefix(address, "unix:")
 	want, _ := netip.ParseAddrPort(address) // a host name is compared as it is written
 	found, err := runner.Find(state)
 	if err != nil {
@@ -232,11 +237,37 @@ func holds(state, address string) bool {
 
 // listenable returns why an address cannot be listened on.
 func listenable(address string) error {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return freeSocket(path)
+	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return cause(err)
 	}
 	return l.Close()
+}
+
+// freeSocket returns why a Unix socket cannot be listened on at path. One that nobody accepts on any more is replaced.
+func freeSocket(path string) error {
+	if info, err := os.Stat(filepath.Dir(path)); err != nil {
+		return cause(err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", filepath.Dir(path))
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return cause(err)
+	case info.Mode()&os.ModeSocket == 0:
+		return errors.New("a file that is not a socket is there")
+	}
+	if c, err := unixsock.Dial(context.Background(), path); err == nil {
+		_ = c.Close()
+		return unixsock.ErrInUse
+	}
+	return nil
 }
 
 func addrPort(s string) (netip.AddrPort, error) { return netip.ParseAddrPort(s) }

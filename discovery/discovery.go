@@ -28,11 +28,12 @@ const (
 	GRPC      Protocol = "grpc"
 	WebSocket Protocol = "websocket"
 	TCP       Protocol = "tcp"
+	Auto      Protocol = "auto"
 )
 
 // Valid says whether p is one of the protocols.
 func (p Protocol) Valid() bool {
-	return p == HTTP || p == GRPC || p == WebSocket || p == TCP
+	return p == HTTP || p == GRPC || p == WebSocket || p == TCP || p == Auto
 }
 
 // Health is what the source thinks of an endpoint.

@@ -30,9 +30,10 @@ const (
 	GRPC      Protocol = "grpc"      // HTTP/2
 	WebSocket Protocol = "websocket" // HTTP/1.1 with upgrades
 	TCP       Protocol = "tcp"       // bytes
+	Auto      Protocol = "auto"      // what each connection begins with: HTTP/1.1, HTTP/2, or else bytes
 )
 
-// IsHTTP says whether HTTP policies apply: to all but TCP.
+// IsHTTP says whether HTTP policies apply: to all but TCP. Of a port of protocol Auto they apply to the connections that are HTTP.
 func (p Protocol) IsHTTP() bool { return p != TCP }
 
 // Port is one port of a service.
@@ -40,8 +41,9 @@ type Port struct {
 	_ struct{} `later:"tls, socket"`
 	// Name is unique within the service; the process is told its number in PORT and its name (PORT_HTTP).
 	Name string `yaml:"name" required:"true" format:"label" example:"http"`
-	// Protocol is what is spoken there.
-	Protocol Protocol `yaml:"protocol" required:"true" enum:"http, grpc, websocket, tcp" example:"http"`
+	// Protocol is what is spoken there. auto looks at each connection's first bytes: HTTP/1.1 and HTTP/2 are served as http, all
+	// else as tcp; where the server speaks first, that costs 50 ms at the beginning of each connection.
+	Protocol Protocol `yaml:"protocol" required:"true" enum:"http, grpc, websocket, tcp, auto" example:"http"`
 	// Number is where the process listens on loopback; where it is not written, a port is chosen for each instance
 	// and kept over restarts.
 	Number int `yaml:"number" min:"1" max:"65535" default:"chosen" example:"8080"`

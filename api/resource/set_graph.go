@@ -51,7 +51,15 @@ func (c *setCheck) ports() {
 			}
 		}
 	})
+	sockets := map[string]*Resource{}
 	Of(c.set, func(r *Resource, g *Gateway) {
+		if strings.HasPrefix(g.Listen, "unix:") {
+			if o := sockets[g.Listen]; o != nil {
+				c.add(r, "spec.listen", fmt.Sprintf("%s is taken by listen of %s", g.Listen, where(o)), "another path")
+			}
+			sockets[g.Listen] = r
+			return
+		}
 		host, port, err := net.SplitHostPort(g.Listen)
 		n, e := strconv.Atoi(port)
 		if err != nil || e != nil {

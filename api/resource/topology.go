@@ -4,9 +4,15 @@ import "time"
 
 // Gateway opens a listener for calls from outside the mesh.
 type Gateway struct {
-	_ struct{} `later:"tls, placement, authorization, rateLimit, proxyProtocol"`
-	// Listen is the address, "host:port".
+	_ struct{} `later:"tls, placement, authorization, rateLimit"`
+	// Listen is the address: "host:port", or "unix:" and the absolute path of a Unix socket.
 	Listen string `yaml:"listen" required:"true" format:"listen" example:"127.0.0.1:8443"`
+	// ProxyProtocol: every connection begins with a PROXY header (version 1 or 2), from which the client's address is taken: for
+	// X-Forwarded-For, for balancing by address and for logs. One without it is refused, so that nobody can pass the proxy
+	// before it by.
+	ProxyProtocol bool `yaml:"proxyProtocol" default:"false" example:"true"`
+	// SocketMode says who may connect to a Unix socket, in octal.
+	SocketMode string `yaml:"socketMode" enum:"0600, 0660, 0666" default:"0600" example:"0660"`
 	// Routes say which calls go where. A host is compared first, then the longest path.
 	Routes []GatewayRoute `yaml:"routes" required:"true" maxItems:"1024"`
 }
@@ -34,7 +40,7 @@ type External struct {
 	Version string `yaml:"version" format:"version" default:"none" example:"1.0.0"`
 	// Protocol is what the endpoints speak, where there is one port: it is then named like the protocol. Either this
 	// or ports is written.
-	Protocol Protocol `yaml:"protocol" enum:"http, grpc, websocket, tcp" default:"http" example:"tcp"`
+	Protocol Protocol `yaml:"protocol" enum:"http, grpc, websocket, tcp, auto" default:"http" example:"tcp"`
 	// Ports are named ports, each with its number.
 	Ports []Port `yaml:"ports" maxItems:"64"`
 	// Endpoints are where it is reached.

@@ -168,7 +168,7 @@ func (s *Service) checkHealth(l *Violations) {
 	kind := ""
 	if h.HTTP != "" {
 		n, kind = n+1, "http"
-		fits = func(p Protocol) bool { return p == HTTP || p == WebSocket }
+		fits = func(p Protocol) bool { return p == HTTP || p == WebSocket || p == Auto }
 	}
 	if h.GRPC != nil {
 		n, kind = n+1, "grpc"
@@ -227,6 +227,9 @@ func checkWeights(path string, list []Weighted, l *Violations) {
 }
 
 func (g *Gateway) check(l *Violations) {
+	if g.SocketMode != "" && !strings.HasPrefix(g.Listen, "unix:") {
+		l.Add("spec.socketMode", "is for a Unix socket, and listen is none", "listen: unix:/path, or no socketMode")
+	}
 	seen := map[string]int{}
 	for i := range g.Routes {
 		r := &g.Routes[i]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -162,7 +163,7 @@ func (r runnerSockets) Release(name string) { _ = r.peer.Release(name) }
 type ownSockets struct{}
 
 func (ownSockets) Listen(ctx context.Context, _, network, address string) (*os.File, string, error) {
-	if network == "unix" {
+	if network == "unix" && !strings.HasPrefix(address, "@") {
 		l, err := unixsock.Listen(address)
 		if err != nil {
 			return nil, "", err
@@ -176,7 +177,7 @@ func (ownSockets) Listen(ctx context.Context, _, network, address string) (*os.F
 		return nil, "", err
 	}
 	defer func() { _ = l.Close() }()
-	t, ok := l.(*net.TCPListener)
+	t, ok := l.(interface{ File() (*os.File, error) }) // TCP, and abstract Unix sockets
 	if !ok {
 		return nil, "", fmt.Errorf("listen on %s %s: not a stream socket", network, address)
 	}

@@ -43,7 +43,11 @@ func (h *Host) build(u *unit, id string, services map[model.ServiceKey]*model.Se
 		if !u.gateway.Edge {
 			name = xdsname.GatewayListener(u.gateway.Name)
 		}
-		spec.Listen = []runner.Listen{{Name: name, Network: "tcp", Address: u.gateway.Listen}}
+		listen := runner.Listen{Name: name, Network: "tcp", Address: u.gateway.Listen}
+		if path, ok := strings.CutPrefix(u.gateway.Listen, "unix:"); ok {
+			listen.Network, listen.Address = "unix", path
+		}
+		spec.Listen = []runner.Listen{listen}
 		return spec, nil, nil
 	}
 

@@ -187,8 +187,11 @@ type Gateway struct {
 	Node string
 	// Edge: it routes by Host to any service of its tenant, and Routes is empty.
 	Edge bool
-	// Listen is "host:port".
+	// Listen is "host:port", or "unix:" and a path; Mode is then who may connect, 0 for the owner alone.
 	Listen string
+	Mode   uint32
+	// ProxyProtocol: every connection begins with a PROXY header.
+	ProxyProtocol bool
 	// Routes are in order of precedence.
 	Routes []GatewayRoute
 }

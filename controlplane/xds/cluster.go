@@ -130,6 +130,7 @@ func (b *builder) cluster(s *model.Service, p model.Port, version string) (*clus
 		switch {
 		case p.Protocol == resource.GRPC:
 			proto = http2
+		case p.Protocol == resource.Auto:
 		case !sidecars || p.Protocol == resource.WebSocket:
 			proto = http1
 		}
@@ -230,8 +231,11 @@ func (b *builder) inboundCluster(v *model.Version, p model.Port, process string,
 	retry.EncodeCluster(restarting(), c)
 	if p.Protocol.IsHTTP() {
 		proto := http1 // what every HTTP server speaks
-		if p.Protocol == resource.GRPC {
+		switch p.Protocol {
+		case resource.GRPC:
 			proto = http2
+		case resource.Auto:
+			proto = either
 		}
 		if err := b.setProtocol(c, proto); err != nil {
 			return nil, err
@@ -254,7 +258,7 @@ func healthCheck(v *model.Version, p model.Port, first bool) *corev3.HealthCheck
 			case h.GRPC != nil:
 				return q.Protocol == resource.GRPC
 			case h.HTTP != "":
-				return q.Protocol == resource.HTTP || q.Protocol == resource.WebSocket
+				return q.Protocol == resource.HTTP || q.Protocol == resource.WebSocket || q.Protocol == resource.Auto
 			}
 			return true
 		})

@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -18,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	outriggerv1 "github.com/outrigger-mesh/outrigger/api/outrigger/v1"
+	"github.com/outrigger-mesh/outrigger/api/resource"
 	"github.com/outrigger-mesh/outrigger/controlplane/model"
 	"github.com/outrigger-mesh/outrigger/internal/xdsfield"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
@@ -42,7 +47,11 @@ func adsSource() *corev3.ConfigSource {
 	}
 }
 
+// address is "host:port", or "unix:" and a path.
 func address(hostport string) (*corev3.Address, error) {
+	if path, ok := strings.CutPrefix(hostport, "unix:"); ok {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}, nil
+	}
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return nil, fmt.Errorf("address %q: %w", hostport, err)
@@ -141,16 +150,28 @@ func (b *builder) httpListener(name, addr, routes string) (*listenerv3.Listener,
 }
 
 // edgeListener takes calls from outside: the peer is the client.
-func (b *builder) edgeListener(name, addr string) (*listenerv3.Listener, error) {
+func (b *builder) edgeListener(name string, g *model.Gateway) (*listenerv3.Listener, error) {
 	m, err := b.manager(name, name)
 	if err != nil {
 		return nil, err
 	}
 	m.UseRemoteAddress = wrapperspb.Bool(true)
 	m.NormalizePath = wrapperspb.Bool(true)
-	l, err := b.listener(name, addr, corev3.TrafficDirection_UNSPECIFIED, hcmName, m)
+	l, err := b.listener(name, g.Listen, corev3.TrafficDirection_UNSPECIFIED, hcmName, m)
 	if err != nil {
 		return nil, err
+	}
+	if p := l.GetAddress().GetPipe(); p != nil {
+		p.Mode = g.Mode
+	}
+	if g.ProxyProtocol {
+		a, err := xdsfield.Any(&proxyprotocolv3.ProxyProtocol{})
+		if err != nil {
+			return nil, err
+		}
+		l.ListenerFilters = []*listenerv3.ListenerFilter{{
+			Name: "envoy.filters.listener.proxy_protocol", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a},
+		}}
 	}
 	md, err := xdsfield.Any(&outriggerv1.ListenerMetadata{Direction: outriggerv1.ListenerMetadata_DIRECTION_EDGE})
 	if err != nil {
@@ -163,8 +184,8 @@ func (b *builder) edgeListener(name, addr string) (*listenerv3.Listener, error) 
 // inboundListener takes the calls to an instance.
 func (b *builder) inboundListener(p model.Port, addr string) (*listenerv3.Listener, error) {
 	name := xdsname.InboundListener(p.Name)
+	t := b.tcpProxy(name, []model.Weighted{{Version: name, Weight: 1}})
 	if !p.Protocol.IsHTTP() {
-		t := b.tcpProxy(name, []model.Weighted{{Version: name, Weight: 1}})
 		return b.listener(name, addr, corev3.TrafficDirection_INBOUND, tcpName, t)
 	}
 	m, err := b.manager(name, name)
@@ -172,7 +193,46 @@ func (b *builder) inboundListener(p model.Port, addr string) (*listenerv3.Listen
 		return nil, err
 	}
 	m.PreserveExternalRequestId = true
-	return b.listener(name, addr, corev3.TrafficDirection_INBOUND, hcmName, m)
+	l, err := b.listener(name, addr, corev3.TrafficDirection_INBOUND, hcmName, m)
+	if err == nil && p.Protocol == resource.Auto {
+		err = sniff(l, t)
+	}
+	return l, err
+}
+
+// sniffTime is how long a connection to a port of protocol auto may be silent before it is relayed as TCP.
+const sniffTime = 50 * time.Millisecond
+
+// sniff has a listener of HTTP tell by a connection's first bytes whether it is: all that is not goes to t.
+func sniff(l *listenerv3.Listener, t *tcpv3.TcpProxy) error {
+	bytes, err := xdsfield.Any(t)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name   string
+		filter proto.Message
+	}{
+		{"envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{}},
+		{"envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}},
+	} {
+		a, err := xdsfield.Any(f.filter)
+		if err != nil {
+			return err
+		}
+		l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
+			Name: f.name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a},
+		})
+	}
+	l.ListenerFiltersTimeout = durationpb.New(sniffTime)
+	l.ContinueOnListenerFiltersTimeout = true
+	http := l.FilterChains[0]
+	http.Name = "http"
+	http.FilterChainMatch = &listenerv3.FilterChainMatch{TransportProtocol: "raw_buffer", ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
+	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "tcp", Filters: []*listenerv3.Filter{{
+		Name: tcpName, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: bytes},
+	}}}
+	return nil
 }
 
 func (b *builder) tcpListener(name, addr string, to []model.Weighted) (*listenerv3.Listener, error) {

@@ -95,6 +95,9 @@ func (c *Config) sidecar(l *model.Local) {
 		} else {
 			routes := xdsname.ServiceRoutes(k.Tenant, k.Name, k.Port)
 			ln, err := b.httpListener(name, addr, routes)
+			if err == nil && p.Protocol == "auto" {
+				err = sniff(ln, b.tcpProxy(name, b.destination(u, p, nil)))
+			}
 			c.add(resource.ListenerType, name, ln, err)
 			rc, err := b.serviceRoutes(u, p)
 			c.add(resource.RouteType, routes, rc, err)
@@ -144,7 +147,7 @@ func (c *Config) gateway(g *model.Gateway) {
 	if !g.Edge {
 		name = xdsname.GatewayListener(g.Name)
 	}
-	ln, err := c.b.edgeListener(name, g.Listen)
+	ln, err := c.b.edgeListener(name, g)
 	c.add(resource.ListenerType, name, ln, err)
 	if g.Edge {
 		c.byHost(name, true)

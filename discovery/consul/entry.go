@@ -104,7 +104,7 @@ func (i Instance) Validate() error {
 		}
 		seen[p.Name] = true
 		if p.Protocol != "" && !p.Protocol.Valid() {
-			bad("port %q: protocol %q: want http, grpc, websocket or tcp", p.Name, p.Protocol)
+			bad("port %q: protocol %q: want http, grpc, websocket, tcp or auto", p.Name, p.Protocol)
 		}
 		if !p.Addr.IsValid() || p.Addr.Port() == 0 || p.Addr.Addr().IsUnspecified() {
 			bad("port %q: address %v: want one that others can connect to", p.Name, p.Addr)

@@ -60,7 +60,7 @@ func (s *Source) Replace(eps ...discovery.Endpoint) error {
 		case e.Port == 0:
 			return fmt.Errorf("endpoint %q has no port", e.ID)
 		case !e.Protocol.Valid():
-			return fmt.Errorf("endpoint %q: protocol %q: want http, grpc, websocket or tcp", e.ID, e.Protocol)
+			return fmt.Errorf("endpoint %q: protocol %q: want http, grpc, websocket, tcp or auto", e.ID, e.Protocol)
 		}
 		id := identity{e.Tenant, e.ID, e.PortName}
 		if seen[id] {

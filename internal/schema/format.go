@@ -35,7 +35,7 @@ func Formats() map[string]string {
 		"regex":       "regular expression (RE2)",
 		"grpc":        "package.Service/Method or package.Service",
 		"method":      "HTTP method in upper case",
-		"listen":      "host:port, the host an IP address or localhost",
+		"listen":      "host:port, the host an IP address or localhost; or unix: and an absolute path",
 		"address":     "host:port",
 		"authority":   "host or host:port",
 		"hostPattern": "host, or *.host",
@@ -135,6 +135,15 @@ func IsToken(s string) bool {
 }
 
 func listen(s string) (string, string) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		switch {
+		case !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.ContainsRune(path, 0):
+			return fmt.Sprintf("%q is no absolute path of a socket", path), "such as unix:/run/shop/edge.sock"
+		case len(path) > 107:
+			return fmt.Sprintf("the path has %d bytes", len(path)), "at most 107, which is what the system takes"
+		}
+		return "", ""
+	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return fmt.Sprintf("%q is not host:port", s), "such as 127.0.0.1:8443 or [::1]:8443"

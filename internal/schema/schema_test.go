@@ -2,6 +2,7 @@ package schema
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,10 @@ func TestFormats(t *testing.T) {
 		{"listen", "127.0.0.1:80", true},
 		{"listen", "[::1]:80", true},
 		{"listen", ":80", true},
+		{"listen", "unix:/run/edge.sock", true},
+		{"listen", "unix:edge.sock", false},
+		{"listen", "unix:/run/", false},
+		{"listen", "unix:/" + strings.Repeat("x", 107), false},
 		{"listen", "80", false},
 		{"listen", "a.example:80", false},
 		{"listen", "127.0.0.1:0", false},

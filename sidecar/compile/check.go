@@ -147,7 +147,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	// Shared.
 	"envoy.config.core.v3.Address":                  " socket_address pipe ",
 	"envoy.config.core.v3.SocketAddress":            " protocol address port_value ",
-	"envoy.config.core.v3.Pipe":                     " path ",
+	"envoy.config.core.v3.Pipe":                     " path mode ",
 	"envoy.config.core.v3.ConfigSource":             " ads self path path_config_source resource_api_version initial_fetch_timeout ",
 	"envoy.config.core.v3.AggregatedConfigSource":   " ",
 	"envoy.config.core.v3.PathConfigSource":         " path watched_directory ",

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -428,8 +429,13 @@ func endpoints(r *report, path string, m *endpointv3.ClusterLoadAssignment) []sn
 func address(r *report, path string, a *corev3.Address) (network, addr string) {
 	switch k := a.GetAddress().(type) {
 	case *corev3.Address_Pipe:
-		if k.Pipe.GetPath() == "" {
+		switch p := k.Pipe.GetPath(); {
+		case p == "" || p == "@":
 			r.add(join(path, "pipe.path"), "is missing")
+		case len(p) > 107:
+			r.add(join(path, "pipe.path"), "has %d bytes; the system takes 107", len(p))
+		case strings.ContainsRune(p, 0):
+			r.add(join(path, "pipe.path"), "holds NUL")
 		}
 		return "unix", k.Pipe.GetPath()
 	case *corev3.Address_SocketAddress:

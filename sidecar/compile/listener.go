@@ -41,6 +41,11 @@ func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 		r.add("name", "is missing")
 	}
 	d.l.Network, d.l.Address = address(r, "address", m.GetAddress())
+	if d.l.Mode = m.GetAddress().GetPipe().GetMode(); d.l.Mode > 0o777 {
+		r.add("address.pipe.mode", "must be at most 0777")
+	} else if d.l.Mode != 0 && strings.HasPrefix(d.l.Address, "@") {
+		r.add("address.pipe.mode", "has no effect on an abstract socket")
+	}
 	listenerFilters(r, m, &d.l)
 	md := &outriggerv1.ListenerMetadata{}
 	ourMetadata(r, m.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})

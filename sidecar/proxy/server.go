@@ -171,6 +171,9 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 	var errs []error
 	for name, c := range snap.Listeners {
 		if l := s.listeners[name]; l != nil {
+			if err := chmod(c); err != nil {
+				errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
+			}
 			l.configure(c)
 			continue
 		}
@@ -222,6 +225,11 @@ func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 		if l.file, l.actual, err = s.opts.Sockets.Listen(ctx, c.Name, c.Network, c.Address); err != nil {
 			return nil, err
 		}
+		if err := chmod(c); err != nil {
+			l.file.Close()
+			s.opts.Sockets.Release(c.Name)
+			return nil, err
+		}
 	}
 	for i := range s.loops { // all of them before the first accepts, which may hand a connection to any
 		l.acceptors = append(l.acceptors, &acceptor{srv: s, l: l, w: s.workers[i], conns: pipeline.ConnSet{}})
@@ -246,6 +254,14 @@ func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// chmod sets who may connect to a Unix socket, which was made for its owner alone.
+func chmod(c *snapshot.Listener) error {
+	if c.Network != "unix" || c.Mode == 0 || c.Unbound {
+		return nil
+	}
+	return os.Chmod(c.Address, os.FileMode(c.Mode))
 }
 
 // onLoops runs f on each loop, one after another, and waits.

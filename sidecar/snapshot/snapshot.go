@@ -50,7 +50,9 @@ type Listener struct {
 	Name string
 	// Network is "tcp" or "unix"; Address "127.0.0.1:8080" or a path.
 	Network, Address string
-	Direction        Direction
+	// Mode are the permissions of a Unix socket, 0 for the owner's alone.
+	Mode      uint32
+	Direction Direction
 	// TLS is what connections are encrypted with; nil where they are not.
 	TLS *ServerTLS
 	// Unbound: no socket is opened; another listener hands over what was meant for Address (Envoy's bind_to_port: false).
