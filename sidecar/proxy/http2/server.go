@@ -128,7 +128,7 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		sc.c.SetOut(appendReset(sc.c.Out(), id, code))
 		return sc.calm()
 	}
-	if len(sc.streams) == 0 {
+	if len(sc.streams) == 0 && !sc.sentAway { // then it runs to the second GOAWAY
 		sc.lp.StopTimer(&sc.timer)
 	}
 	if !sc.useful() {
