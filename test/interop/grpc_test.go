@@ -181,3 +181,27 @@ func TestGRPC(t *testing.T) {
 		})
 	}
 }
+
+// TestGRPCClients lets gRPC in Python and Node call gRPC's interop server through two sidecars; each counts what was right.
+func TestGRPCClients(t *testing.T) {
+	in, _, _ := pair(t, raced(t), grpcServer(t), http2, http2)
+	const want = "empty 20 unary 10 output 12 input 3 duplex 9 status 4 deadline 2 metadata 2 unimplemented 2"
+	dir, err := filepath.Abs(filepath.Join("testdata", "peers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("python", func(t *testing.T) {
+		if got := strings.Join(strings.Fields(say(t, installed(t, "venv/bin/python"), filepath.Join(dir, "grpc_client.py"), in)), " "); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
+	t.Run("node", func(t *testing.T) {
+		if _, err := exec.LookPath("npm"); err != nil { // Debian's brings some four hundred packages
+			t.Skip("npm is not installed, so gRPC for Node is not")
+		}
+		t.Setenv("NODE_PATH", installed(t, "node_modules"))
+		if got := strings.Join(strings.Fields(say(t, harness.Need(t, "node"), filepath.Join(dir, "grpc_client.js"), in)), " "); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
+}

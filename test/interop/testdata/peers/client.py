@@ -93,7 +93,7 @@ def trailers(addr):
         while size := int(c.f.readline(), 16):
             body += c.f.read(size)
             c.f.readline()
-        ok += body == b"body" and b"x-sum: 42" in c.head()
+        ok += body == b"body" and [h.lower() for h in c.head()] == [b"x-sum: 42"]
     c.close()
     return ok
 
