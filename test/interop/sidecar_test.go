@@ -108,7 +108,7 @@ func start(t testing.TB, binary, bootstrap string, args ...string) *proxy {
 
 func launch(t testing.TB, binary, bootstrap string, args ...string) *proxy {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "interop") // t.TempDir can be too long for a socket
+	dir, err := os.MkdirTemp("", "interop") //nolint:usetesting // t.TempDir can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func listen(name, addr, cluster string, more ...string) string {
           "@type": %s
           stat_prefix: %s
           upgrade_configs: [{upgrade_type: websocket}]
-          route_config: {name: all, virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: %s, timeout: 0s}}]}]}
+          route_config: {name: all, virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: %s, timeout: 0s, max_stream_duration: {grpc_timeout_header_max: 0s}}}]}]}
           http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
 %s`, name, host, port, hcm, name, cluster, extra)
 }

@@ -174,7 +174,7 @@ func TestStaticExample(t *testing.T) {
 	two, n2 := named(t, "two")
 	three, n3 := named(t, "three")
 	text, addrs := withPorts(t, string(b), map[string]string{"9001": one, "9002": two, "9003": three})
-	dir, err := os.MkdirTemp("", "static")
+	dir, err := os.MkdirTemp("", "static") //nolint:usetesting // t.TempDir can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
