@@ -1,8 +1,13 @@
 #!/bin/sh
-# Runs every fuzz target of the module for ${FUZZTIME:-10s} each, ${FUZZJOBS:-2} at a time with a worker each, and says at the
-# end how many there were and how long it took. FUZZTOTAL=1h in place of FUZZTIME divides that time between them.
-# FUZZ=regexp takes only the targets whose "package name" it matches. What a target fails on is kept in its package's testdata/fuzz: commit it
-# with what mends it.
+# Runs every fuzz target of the module, ${FUZZJOBS:-2} at a time with one worker each, and says at the end how many there were and
+# how long it took.
+#
+#   FUZZTIME=20s   for each target (the default), or
+#   FUZZTOTAL=1h   in all, divided between them
+#   FUZZ=regexp    only the targets whose "package name" it matches
+#
+# What a target fails on is kept in its package's testdata/fuzz: commit it with what mends it. What is merely interesting
+# is kept in ${OUTRIGGER_CACHE:-.cache}/fuzz, and the next run begins with it.
 set -eu
 
 root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
@@ -21,7 +26,7 @@ done | { grep -E "${FUZZ:-.}" || true; } | sort >"$work/targets"
 n=$(wc -l <"$work/targets" | tr -d ' ')
 [ "$n" -gt 0 ] || { echo "no fuzz target matches ${FUZZ:-.}" >&2; exit 1; }
 
-time=${FUZZTIME:-10s}
+time=${FUZZTIME:-20s}
 if [ -n "${FUZZTOTAL:-}" ]; then
 	case $FUZZTOTAL in
 	*h) total=$((${FUZZTOTAL%h} * 3600)) ;;
@@ -31,20 +36,29 @@ if [ -n "${FUZZTOTAL:-}" ]; then
 	time=$((total * jobs / n))s
 fi
 
-# One binary a package is built and one target of it is run.
+# One instrumented binary a package.
+export WORK="$work" TIME="$time" FOUND="${OUTRIGGER_CACHE:-$root/.cache}/fuzz"
+start=$(date +%s)
+cut -d' ' -f1 "$work/targets" | uniq | while read -r dir; do
+	go test -c -p "${P:-2}" -fuzz . -o "$work/$(printf %s "$dir" | tr / _)" "./$dir" || { echo "$dir does not build" >>"$work/failed"; break; }
+done
+built=$(($(date +%s) - start))
+
 cat >"$work/one" <<'SH'
-log=$WORK/$(printf '%s' "$1-$2" | tr / _)
-if GOMAXPROCS=${GOMAXPROCS:-2} go test "./$1" -run '^$' -fuzz "^$2\$" -fuzztime "$TIME" -fuzzminimizetime 100x -parallel 1 >"$log" 2>&1 </dev/null; then
-	printf 'ok    %-44s %-20s %s\n' "$1" "$2" "$(sed -nE 's/.*(execs: [0-9]+).*(new interesting: [0-9]+ \(total: [0-9]+\)).*/\1, \2/p' "$log" | tail -1)"
+name=$(printf %s "$1" | tr / _)
+log=$WORK/$name-$2.log
+mkdir -p "$FOUND/$1"
+if (cd "$1" && GOMAXPROCS=2 "$WORK/$name" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$TIME" -test.fuzzminimizetime 100x \
+	-test.parallel 1 -test.fuzzcachedir "$FOUND/$1") >"$log" 2>&1 </dev/null; then
+	printf 'ok    %-40s %-20s %s\n' "$1" "$2" "$(sed -nE 's/.*(execs: [0-9]+).*(new interesting: [0-9]+ \(total: [0-9]+\)).*/\1, \2/p' "$log" | tail -1)"
 else
 	printf 'FAIL  %s %s\n' "$1" "$2"
 	cat "$log"
 	echo "$1 $2" >>"$WORK/failed"
 fi
 SH
-start=$(date +%s)
-WORK=$work TIME=$time xargs -P "$jobs" -n 2 sh "$work/one" <"$work/targets"
-echo "$n fuzz targets, $time each, $jobs at a time: $(($(date +%s) - start)) s"
+[ -s "$work/failed" ] || xargs -P "$jobs" -n 2 sh "$work/one" <"$work/targets"
+echo "$n fuzz targets, $time each, $jobs at a time: $(($(date +%s) - start)) s, $built s of them to build"
 if [ -s "$work/failed" ]; then
 	echo "failed:" >&2
 	cat "$work/failed" >&2

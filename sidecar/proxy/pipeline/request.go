@@ -75,8 +75,8 @@ var escapeInPath, special = func() (escape, special [256]bool) {
 }()
 
 // normalizePath removes dot segments, turns backslashes into slashes, decodes percent-encoded unreserved characters and
-// encodes what may not stand in a path. A path that needs none of it is returned as it is. It refuses an encoded NUL, and
-// malformed encodings: what would become of those behind us nobody knows.
+// encodes what may not stand in a path. A path that needs none of it is returned as it is. It refuses NUL, encoded
+// too, and malformed encodings: what would become of those behind us nobody knows.
 func normalizePath(p string) (string, bool) {
 	plain := true
 	end := len(p)
@@ -99,6 +99,8 @@ func normalizePath(p string) (string, bool) {
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		switch {
+		case c == 0:
+			return "", false
 		case c == '\\':
 			b = append(b, '/')
 		case c == '%':
