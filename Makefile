@@ -14,7 +14,7 @@ LINT        := $(CACHE)/bin/golangci-lint
 # Time that one package's tests may take.
 TESTTIME    ?= 20m
 
-.PHONY: help build shop demo test test-deps test-run test-fresh check lint archtest generated tidy fmt generate bench fuzz clean
+.PHONY: help build shop demo test test-deps test-run test-fuzz test-fresh check lint archtest generated tidy fmt generate bench fuzz clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,7 @@ test: ## install what the tests need, then check, then run all tests with the ra
 	@$(MAKE) --no-print-directory test-deps
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory test-fuzz
 	@$(MAKE) --no-print-directory test-run
 
 test-deps: ## install what the tests need (Debian packages, Envoy, Consul, golangci-lint), as far as it is missing
@@ -46,6 +47,9 @@ test-run: export PATH := $(CACHE)/bin:$(PATH)
 test-run: ## all tests, with the race detector
 	go test -p $(P) -race -timeout $(TESTTIME) $$(go list ./... | grep -v '/test/e2e$$')
 	go test -p 1 -race -timeout $(TESTTIME) ./test/e2e
+
+test-fuzz: ## every fuzz target for 20 s, two at a time
+	FUZZTIME=20s FUZZJOBS=$(P) tools/fuzz.sh
 
 test-fresh: ## README's two commands in a Debian root with nothing but Go (needs root and debootstrap)
 	test/fresh/run.sh
@@ -79,8 +83,8 @@ generate: ## write the generated files anew
 bench: ## measure a sidecar beside nginx, HAProxy, nghttpx and Envoy (25 minutes; CASES=s1,s3 for some) and write docs/benchmarks.md
 	bench/run.sh
 
-fuzz: ## every fuzz target for FUZZTIME (10s) each
-	tools/fuzz.sh
+fuzz: ## every fuzz target, FUZZTOTAL (1h) in all, or FUZZTIME each
+	@$(if $(FUZZTIME),,FUZZTOTAL=$${FUZZTOTAL:-1h}) FUZZJOBS=$(P) tools/fuzz.sh
 
 clean: ## remove bin and .cache
 	rm -rf $(BIN) $(CACHE)

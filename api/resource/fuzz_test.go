@@ -31,3 +31,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A key's path that is taken is what the key writes.
+func FuzzParseKeyPath(f *testing.F) {
+	for _, s := range []string{"default/Service/orders/1.0.0", "default/Gateway/public", "a/b", "default/Service/orders", "default/Gateway/x/y", "/Gateway/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if k, err := ParseKeyPath(s); err == nil && k.Path() != s {
+			t.Fatalf("%q: %q", s, k.Path())
+		}
+	})
+}

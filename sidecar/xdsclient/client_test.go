@@ -491,9 +491,3 @@ func TestUnusedHostsAreLetGo(t *testing.T) {
 		return false
 	})
 }
-
-func FuzzParseBootstrap(f *testing.F) {
-	f.Add([]byte("node: {id: a}"))
-	f.Add([]byte(`{"node":{"id":"a"},"static_resources":{"listeners":[{"name":"x"}]}}`))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = ParseBootstrap("", b) })
-}
