@@ -96,7 +96,7 @@ func ParseKeyPath(s string) (Key, error) {
 	if len(p) == 4 {
 		k.Version = p[3]
 	}
-	if newSpec(k.Kind) == nil || (k.Kind == KindService) != (k.Version != "") {
+	if newSpec(k.Kind) == nil || (k.Kind == KindService) != (len(p) == 4) || len(p) == 4 && k.Version == "" {
 		return Key{}, fmt.Errorf("key %q names no kind of resource, or a version where there is none", s)
 	}
 	return k, nil
