@@ -585,3 +585,17 @@ func TestNoContent(t *testing.T) {
 	}
 	settled(t, m)
 }
+
+// A caller that leaves within its first bytes is noticed, also where its FIN came with them.
+func TestLeavesWithinThePreface(t *testing.T) {
+	m := newMesh(t, snapshot.HTTP1, nil, backend(t, echo))
+	for range 300 {
+		c, r := dial(t, m, "http")
+		_, _ = io.WriteString(c, "PRI")
+		_ = c.(*net.TCPConn).CloseWrite()
+		if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+}

@@ -28,35 +28,38 @@ type sniffer struct {
 	buf   []byte
 }
 
-// OnRead decides, or waits for more.
+// OnRead decides, or waits for more. It reads until there is nothing: an end that came with the bytes makes no further event.
 func (sn *sniffer) OnRead(c *loop.Conn) {
 	sc := sn.a.w.Loop.Scratch
-	k := copy(sc, sn.buf)
-	n, r := c.Read(sc[k:])
-	if r == loop.Again {
-		return
-	}
-	if r != loop.OK {
-		sn.Shut()
-		return
-	}
-	b := sc[:k+n]
-	switch http2.LooksLikePreface(b) {
-	case 0:
-		if sn.buf == nil { // the head's time has begun
-			sn.a.w.Loop.SetTimer(&sn.timer, sn.headTime(), sn)
+	for {
+		k := copy(sc, sn.buf)
+		n, r := c.Read(sc[k:])
+		if r == loop.Again {
+			return
 		}
-		sn.buf = append(sn.buf[:0], b...)
+		if r != loop.OK {
+			sn.Shut()
+			return
+		}
+		b := sc[:k+n]
+		switch http2.LooksLikePreface(b) {
+		case 0:
+			if sn.buf == nil { // the head's time has begun
+				sn.a.w.Loop.SetTimer(&sn.timer, sn.headTime(), sn)
+			}
+			sn.buf = append(sn.buf[:0], b...)
+			continue
+		case 1:
+			sn.done()
+			http2.NewServerConn(c, sn.a.w, sn.a.streams(), sn.l, sn.a.conns, sn.peer, b)
+		default:
+			sn.done()
+			http1.NewServerConn(c, sn.a.w, sn.l, sn.a.conns, sn.peer, b)
+		}
+		if !c.Closed() && !c.Paused() {
+			c.Yield() // there may be more than the scratch took
+		}
 		return
-	case 1:
-		sn.done()
-		http2.NewServerConn(c, sn.a.w, sn.a.streams(), sn.l, sn.a.conns, sn.peer, b)
-	default:
-		sn.done()
-		http1.NewServerConn(c, sn.a.w, sn.l, sn.a.conns, sn.peer, b)
-	}
-	if !c.Closed() && !c.Paused() {
-		c.Yield() // there may be more than the scratch took
 	}
 }
 

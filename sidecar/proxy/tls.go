@@ -46,27 +46,31 @@ func (a *acceptor) greet(c *loop.Conn, l *pipeline.Listener, cfg *snapshot.Liste
 	a.w.Loop.SetTimer(&g.timer, d, g)
 }
 
-// OnRead gathers the ClientHello.
+// OnRead gathers the ClientHello. It reads until there is nothing: an end that came with a part of it makes no further event.
 func (g *greeter) OnRead(c *loop.Conn) {
 	sc := g.a.w.Loop.Scratch
-	k := copy(sc, g.buf)
-	n, r := c.Read(sc[k:min(len(sc), tlsconn.MaxHello+k+1)])
-	if r == loop.Again {
+	for {
+		k := copy(sc, g.buf)
+		n, r := c.Read(sc[k:min(len(sc), tlsconn.MaxHello+k+1)])
+		if r == loop.Again {
+			return
+		}
+		if r != loop.OK {
+			g.failed(tlsconn.Gone, "the client closed the connection before it said anything of TLS")
+			return
+		}
+		b := sc[:k+n]
+		_, more, err := tlsconn.ParseHello(b)
+		switch {
+		case err != nil || more && len(b) > tlsconn.MaxHello:
+			g.failed(tlsconn.NotTLS, tlsconn.ErrNotTLS.Error())
+		case more:
+			g.buf = append(g.buf[:0], b...)
+			continue
+		default:
+			g.shake(b)
+		}
 		return
-	}
-	if r != loop.OK {
-		g.failed(tlsconn.Gone, "the client closed the connection before it said anything of TLS")
-		return
-	}
-	b := sc[:k+n]
-	_, more, err := tlsconn.ParseHello(b)
-	switch {
-	case err != nil || more && len(b) > tlsconn.MaxHello:
-		g.failed(tlsconn.NotTLS, tlsconn.ErrNotTLS.Error())
-	case more:
-		g.buf = append(g.buf[:0], b...)
-	default:
-		g.shake(b)
 	}
 }
 

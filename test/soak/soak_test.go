@@ -143,31 +143,40 @@ func (s *sidecar) read() (r reading, err error) {
 	return r, nil
 }
 
-// quiet waits until the sidecar holds no more than least descriptors, or no fewer from one second to the next, and returns what it
-// then holds behind a collection.
-func (s *sidecar) quiet(least int) (r reading) {
+// restTime is how long nothing may change where all has been let go of: longer than idle connections are kept.
+const restTime = 4 * time.Second
+
+// own is by how much what is held may differ only because it is being asked for.
+const own = 2
+
+// quiet waits until the sidecar holds as little as before, or no less for restTime, and returns what it then holds behind a
+// collection.
+func (s *sidecar) quiet(before reading) (r reading) {
 	var last reading
-	still := 0
+	var since time.Time
 	harness.Eventually(s.t, 60*time.Second, func() error {
-		if _, err := s.get("/debug/pprof/heap?gc=1"); err != nil {
-			return err
-		}
 		var err error
 		if r, err = s.read(); err != nil {
 			return err
 		}
-		if r.descriptors <= least {
+		if r.descriptors <= before.descriptors+own && r.goroutines <= before.goroutines+own {
 			return nil
 		}
-		if still++; r.descriptors != last.descriptors || r.goroutines != last.goroutines {
-			still = 0
+		if last.descriptors == 0 || r.descriptors < last.descriptors-own || r.goroutines < last.goroutines-own {
+			last, since = r, time.Now()
 		}
-		last = r
-		if still < 150 { // far longer than what is idle is kept
+		if time.Since(since) < restTime {
 			return fmt.Errorf("still %v", r)
 		}
 		return nil
 	})
+	if _, err := s.get("/debug/pprof/heap?gc=1"); err != nil {
+		s.t.Fatal(err)
+	}
+	r, err := s.read()
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	return r
 }
 
@@ -360,7 +369,7 @@ static_resources:
 		})
 		wg.Wait()
 		cancel()
-		last = s.quiet(first.descriptors)
+		last = s.quiet(first)
 		say("%6s  round %d is over, all is let go of: %v", time.Since(began).Round(time.Second), round+1, last)
 		if round == 0 {
 			first = last
@@ -486,8 +495,8 @@ func flat(t *testing.T, whole time.Duration, first, last reading) {
 		what      string
 		have, may int64
 	}{
-		{"goroutines", int64(last.goroutines), int64(first.goroutines) + 2},
-		{"descriptors", int64(last.descriptors), int64(first.descriptors) + 2},
+		{"goroutines", int64(last.goroutines), int64(first.goroutines) + own},
+		{"descriptors", int64(last.descriptors), int64(first.descriptors) + own},
 		{"bytes of heap", last.heap, first.heap + first.heap/5 + room/2},
 		{"bytes of PSS", last.pss, first.pss + first.pss/10 + room},
 	} {
