@@ -50,6 +50,7 @@ func planApply(c *catalog, r admin.ApplyRequest, k checks) (*plan, error) {
 		return nil, admin.Invalid([]admin.Violation{{File: fileOf(r.Documents), Message: "holds no resources"}})
 	}
 	resource.ResolveDirs(parsed, r.Dir)
+	resource.ResolveFiles(parsed, r.Dir)
 
 	p := &plan{change: store.Change{Put: map[store.Key]store.Item{}, Source: r.Source, Author: author()}}
 	set := slices.Clone(parsed)

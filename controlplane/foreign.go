@@ -35,6 +35,8 @@ func notCarried(r *resource.Resource, kind string, external bool) []string {
 		add(grpc && t.Balance != nil && t.Balance.Strategy == "random", "balance (round-robin stands in)")
 		add(grpc && t.Limits != nil && t.Limits.Connections != nil, "limits.connections")
 		add(grpc && t.Limits != nil && t.Limits.Pending != nil, "limits.pending")
+	case *resource.External:
+		add(grpc && t.TLS != nil, "tls (a proxyless gRPC client takes no certificates from files: calls to it fail)")
 	case *resource.Route:
 		if !grpc {
 			return nil

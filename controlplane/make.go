@@ -72,7 +72,7 @@ func (p *Plane) remake(tellHost bool) {
 
 // input is all that a model is made of, with the given resources. The caller holds mu.
 func (p *Plane) input(set []*resource.Resource) resolve.Input {
-	in := resolve.Input{Host: p.o.Host, Resources: set, Draining: map[string]bool{}, Edge: p.o.Edge}
+	in := resolve.Input{Host: p.o.Host, Resources: set, Draining: map[string]bool{}, Edge: p.o.Edge, SystemCA: resource.SystemCA()}
 	for _, e := range p.discovered.Endpoints {
 		if !e.Ours || e.Host != p.o.Host { // of our own we know more than a catalog does
 			in.Discovered = append(in.Discovered, e)

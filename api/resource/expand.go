@@ -66,15 +66,21 @@ func ResolveDirs(set []*Resource, cwd string) {
 		if s.Run == nil || strings.HasPrefix(s.Run.Dir, "{{") || filepath.IsAbs(s.Run.Dir) {
 			return
 		}
-		base := cwd
-		if file, _ := r.File(); file != "" && file != "-" {
-			base = filepath.Dir(file)
-			if !filepath.IsAbs(base) {
-				base = filepath.Join(cwd, base)
-			}
-		}
-		s.Run.Dir = filepath.Join(base, s.Run.Dir)
+		s.Run.Dir = filepath.Join(baseDir(r, cwd), s.Run.Dir)
 	})
+}
+
+// baseDir is what the paths of a resource are relative to.
+func baseDir(r *Resource, cwd string) string {
+	file, _ := r.File()
+	if file == "" || file == "-" {
+		return cwd
+	}
+	base := filepath.Dir(file)
+	if !filepath.IsAbs(base) {
+		base = filepath.Join(cwd, base)
+	}
+	return base
 }
 
 // checkPathTemplate finds what is wrong with a path template: segments that are text, {name}, {name=*}, *, and, as the

@@ -21,13 +21,15 @@ type Lookup struct {
 	Vars map[string]string
 	// Stat is os.Stat, or a test's.
 	Stat func(name string) (fs.FileInfo, error)
+	// ReadFile is os.ReadFile, or a test's.
+	ReadFile func(name string) ([]byte, error)
 	// PortFree returns why address ("127.0.0.1:8080") cannot be listened on, nil where it can. It is asked for the
 	// fixed ports of services and for gateways, and answers nil for what r itself has open already.
 	PortFree func(r *Resource, address string) error
 }
 
 // CheckHost returns what stops the resources of a set from running on this host: programs and working directories that
-// are not there, ports in use. Services that placement puts elsewhere are passed over. Only the host which runs them
+// are not there, ports in use, certificates that cannot be read or do not belong to their keys. Services that placement puts elsewhere are passed over. Only the host which runs them
 // calls it; the working directories must be absolute (ResolveDirs).
 func CheckHost(set []*Resource, h Lookup) Violations {
 	var l Violations
@@ -74,6 +76,9 @@ func CheckHost(set []*Resource, h Lookup) Violations {
 			add(r, "spec.listen", fmt.Sprintf("%s cannot be listened on: %s", g.Listen, reason(err)), "another port, or end what listens there")
 		}
 	})
+	for _, r := range set {
+		checkTLS(r, h.ReadFile, func(path, message, hint string) { add(r, path, message, hint) })
+	}
 	l.Sort()
 	return l
 }

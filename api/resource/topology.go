@@ -4,7 +4,7 @@ import "time"
 
 // Gateway opens a listener for calls from outside the mesh.
 type Gateway struct {
-	_ struct{} `later:"tls, placement, authorization, rateLimit"`
+	_ struct{} `later:"placement, authorization, rateLimit"`
 	// Listen is the address: "host:port", or "unix:" and the absolute path of a Unix socket.
 	Listen string `yaml:"listen" required:"true" format:"listen" example:"127.0.0.1:8443"`
 	// ProxyProtocol: every connection begins with a PROXY header (version 1 or 2), from which the client's address is taken: for
@@ -13,6 +13,8 @@ type Gateway struct {
 	ProxyProtocol bool `yaml:"proxyProtocol" default:"false" example:"true"`
 	// SocketMode says who may connect to a Unix socket, in octal.
 	SocketMode string `yaml:"socketMode" enum:"0600, 0660, 0666" default:"0600" example:"0660"`
+	// TLS has the listener speak TLS; without it, it speaks plain HTTP.
+	TLS *GatewayTLS `yaml:"tls"`
 	// Routes say which calls go where. A host is compared first, then the longest path.
 	Routes []GatewayRoute `yaml:"routes" required:"true" maxItems:"1024"`
 }
@@ -35,7 +37,7 @@ type GatewayRoute struct {
 
 // External is a service that runs outside the mesh, under a name within it.
 type External struct {
-	_ struct{} `later:"health, tls, discovery, uses"`
+	_ struct{} `later:"health, discovery, uses"`
 	// Version is the version that the endpoints serve.
 	Version string `yaml:"version" format:"version" default:"none" example:"1.0.0"`
 	// Protocol is what the endpoints speak, where there is one port: it is then named like the protocol. Either this
@@ -45,6 +47,8 @@ type External struct {
 	Ports []Port `yaml:"ports" maxItems:"64"`
 	// Endpoints are where it is reached.
 	Endpoints []Endpoint `yaml:"endpoints" required:"true" maxItems:"10000"`
+	// TLS has calls go over TLS; without it, they go in the clear.
+	TLS *ExternalTLS `yaml:"tls"`
 }
 
 // Endpoint is one place where an External is reached.

@@ -230,6 +230,7 @@ func (g *Gateway) check(l *Violations) {
 	if g.SocketMode != "" && !strings.HasPrefix(g.Listen, "unix:") {
 		l.Add("spec.socketMode", "is for a Unix socket, and listen is none", "listen: unix:/path, or no socketMode")
 	}
+	g.TLS.check(l)
 	seen := map[string]int{}
 	for i := range g.Routes {
 		r := &g.Routes[i]
@@ -251,6 +252,7 @@ func (g *Gateway) check(l *Violations) {
 }
 
 func (e *External) check(l *Violations) {
+	e.TLS.check(e, l)
 	if len(e.Ports) > 0 && e.Protocol != "" {
 		l.Add("spec.protocol", "is written beside ports", "either protocol, for one port, or ports")
 	}

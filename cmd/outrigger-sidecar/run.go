@@ -105,7 +105,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 
 	if err := s.openConsole(ctx, socks, f, boot, console.Options{
 		Ready: s.ready, Dump: s.compiler.Dump,
-		Version: s.compiler.Version, XDS: s.client.Status, Clusters: s.path.Clusters, Stats: stats, Log: log,
+		Version: s.compiler.Version, XDS: s.client.Status, Clusters: s.path.Clusters, Certs: s.compiler.Certificates, Stats: stats, Log: log,
 	}, &wg); err != nil {
 		return fmt.Errorf("open the console: %w", err)
 	}

@@ -61,6 +61,9 @@ type Service struct {
 	ServiceKey
 	// External: it runs outside the mesh; its endpoints have no sidecars.
 	External bool
+	// TLS is how calls to an external are encrypted; nil where they are not. ServerName is what it is asked for.
+	TLS        *resource.ExternalTLS
+	ServerName string
 	// Ports are those of all versions: in the order of the newest version, then what only older ones have.
 	Ports []Port
 	// Versions are in ascending order. The only version of a service without one has the name "".
@@ -192,6 +195,8 @@ type Gateway struct {
 	Mode   uint32
 	// ProxyProtocol: every connection begins with a PROXY header.
 	ProxyProtocol bool
+	// TLS is what it speaks, or nil.
+	TLS *resource.GatewayTLS
 	// Routes are in order of precedence.
 	Routes []GatewayRoute
 }

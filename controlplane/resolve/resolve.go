@@ -36,6 +36,8 @@ type Input struct {
 	Locals []*model.Local
 	// Edge is where the edge listens, "" for no edge. It serves the default tenant.
 	Edge string
+	// SystemCA is the file of the CAs that this host trusts, "" where there is none.
+	SystemCA string
 }
 
 // Resolve makes the model. The violations name references that lead nowhere, sorted by resource and path.
@@ -160,6 +162,13 @@ func placed(p *resource.Placement, host string) bool {
 func (r *resolver) external(res *resource.Resource, spec *resource.External) {
 	s := r.known(model.ServiceKey{Tenant: res.Tenant(), Name: res.Name()})
 	s.External = true
+	if spec.TLS != nil {
+		t := *spec.TLS
+		if t.CA = cmp.Or(t.CA, r.in.SystemCA); t.CA == "" {
+			r.violation(res, "spec.tls.ca", "is not written, and this host has no file of CAs in any of the usual places")
+		}
+		s.TLS, s.ServerName = &t, spec.ServerName()
+	}
 	v := version(s, spec.Version)
 	ports := spec.PortList()
 	for _, p := range ports {
@@ -265,7 +274,7 @@ func (r *resolver) weighted(res *resource.Resource, s *model.Service, path strin
 }
 
 func (r *resolver) gateway(res *resource.Resource, spec *resource.Gateway) {
-	g := &model.Gateway{Tenant: res.Tenant(), Name: res.Name(), Node: "gateway-" + res.Name(), Listen: spec.Listen, ProxyProtocol: spec.ProxyProtocol}
+	g := &model.Gateway{Tenant: res.Tenant(), Name: res.Name(), Node: "gateway-" + res.Name(), Listen: spec.Listen, ProxyProtocol: spec.ProxyProtocol, TLS: spec.TLS}
 	if mode, err := strconv.ParseUint(spec.SocketMode, 8, 32); err == nil {
 		g.Mode = uint32(mode)
 	}

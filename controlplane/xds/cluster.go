@@ -138,6 +138,9 @@ func (b *builder) cluster(s *model.Service, p model.Port, version string) (*clus
 			return nil, err
 		}
 	}
+	if err := b.encrypt(c, s); err != nil {
+		return nil, err
+	}
 	return c, b.setMetadata(c, &outriggerv1.ClusterMetadata{Internal: sidecars})
 }
 

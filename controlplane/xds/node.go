@@ -148,6 +148,9 @@ func (c *Config) gateway(g *model.Gateway) {
 		name = xdsname.GatewayListener(g.Name)
 	}
 	ln, err := c.b.edgeListener(name, g)
+	if err == nil {
+		err = secure(ln, g.TLS)
+	}
 	c.add(resource.ListenerType, name, ln, err)
 	if g.Edge {
 		c.byHost(name, true)

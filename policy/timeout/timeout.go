@@ -22,4 +22,5 @@ const (
 	DefaultConnIdle      = time.Hour        // a connection
 	DefaultConnectLocal  = time.Second
 	DefaultConnectRemote = 5 * time.Second
+	DefaultHandshake     = 10 * time.Second // of a caller's TLS handshake
 )

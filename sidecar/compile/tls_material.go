@@ -265,7 +265,7 @@ func (c *Compiler) renew(r *report, d *tlsDef) {
 		d.client.Store(d.clientConfigs(cfg, m))
 	}
 	if !d.ready || d.made == nil || !sameCerts(d.made, m) {
-		c.renewed = append(c.renewed, d.typ+"/"+d.name)
+		c.renewed = append(c.renewed, shortType(d.typ)+" "+d.name)
 	}
 	d.made, d.ready, d.stale = m, true, nil
 	c.countExpiry(d)

@@ -4,6 +4,7 @@
 //	/metrics       Prometheus text
 //	/stats         the same counters as JSON, histograms with quantiles; ?filter=text narrows
 //	/config_dump   every resource: version, state, error, last good body
+//	/certs         every certificate in use: whom it is for, and for how many days yet
 //	/clusters      every cluster's endpoints with health and counters
 //	/debug/pprof/  Go's profiles
 //
@@ -14,6 +15,7 @@ package console
 import (
 	"encoding/json"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/pprof"
 	"strings"
@@ -62,6 +64,7 @@ type Options struct {
 	Version  func() string // of the snapshot
 	XDS      func() xdsclient.Status
 	Clusters func() []Cluster
+	Certs    func() []compile.Certificate
 	Stats    *stat.Registry
 	Log      *slog.Logger
 }
@@ -91,6 +94,7 @@ func Pages(o Options) http.Handler {
 	mux.HandleFunc("GET /stats", c.stats)
 	mux.HandleFunc("GET /config_dump", c.configDump)
 	mux.HandleFunc("GET /clusters", c.clusters)
+	mux.HandleFunc("GET /certs", c.certs)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return mux
 }
@@ -120,6 +124,43 @@ func (c *console) clusters(w http.ResponseWriter, _ *http.Request) {
 	out := []Cluster{}
 	if c.o.Clusters != nil {
 		out = append(out, c.o.Clusters()...)
+	}
+	c.write(w, out)
+}
+
+// Certificate is one certificate as /certs shows it.
+type Certificate struct {
+	// For is the resource that it is for, as "Listener gateway/public", Field where in it.
+	For   string `json:"for"`
+	Field string `json:"field"`
+	// Kind is "own" for one that is shown to others, "ca" for one that others are judged by.
+	Kind      string    `json:"kind"`
+	Subject   string    `json:"subject"`
+	Issuer    string    `json:"issuer"`
+	Serial    string    `json:"serial"`
+	Names     []string  `json:"names"`
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	// Days is how many whole days are left; negative once it has ended.
+	Days int `json:"days"`
+	// Error says why it could not be renewed.
+	Error string `json:"error,omitempty"`
+}
+
+func (c *console) certs(w http.ResponseWriter, _ *http.Request) {
+	out := []Certificate{}
+	if c.o.Certs != nil {
+		for _, k := range c.o.Certs() {
+			kind := "own"
+			if k.CA {
+				kind = "ca"
+			}
+			out = append(out, Certificate{
+				For: k.TypeURL[strings.LastIndexByte(k.TypeURL, '.')+1:] + " " + k.Name, Field: k.Field, Kind: kind, Subject: k.Subject, Issuer: k.Issuer,
+				Serial: k.Serial, Names: k.Names, NotBefore: k.NotBefore, NotAfter: k.NotAfter,
+				Days: int(math.Floor(time.Until(k.NotAfter).Hours() / 24)), Error: k.Error,
+			})
+		}
 	}
 	c.write(w, out)
 }
@@ -203,12 +244,19 @@ func body(a *anypb.Any) json.RawMessage {
 	}
 	m, err := a.UnmarshalNew()
 	if err == nil {
+		redact(m.ProtoReflect())
 		var b []byte
 		if b, err = (protojson.MarshalOptions{UseProtoNames: true}).Marshal(m); err == nil {
 			return b
 		}
 	}
-	b, _ := json.Marshal(map[string]any{"@type": a.GetTypeUrl(), "unrendered": err.Error(), "value": a.GetValue()})
+	out := map[string]any{"@type": a.GetTypeUrl(), "unrendered": err.Error()}
+	switch a.GetTypeUrl() {
+	case compile.ListenerType, compile.ClusterType, compile.SecretType: // there may be a key in it
+	default:
+		out["value"] = a.GetValue()
+	}
+	b, _ := json.Marshal(out)
 	return b
 }
 
