@@ -195,12 +195,14 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                          " name typed_config is_optional disabled ",
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": " upgrade_type enabled ",
 	"envoy.config.core.v3.HttpProtocolOptions": " idle_timeout max_connection_duration max_headers_count max_requests_per_connection " +
-		"headers_with_underscores_action ",
+		"headers_with_underscores_action max_response_headers_kb ",
 	"envoy.config.core.v3.Http1ProtocolOptions": " allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format enable_trailers " +
 		"allow_chunked_length override_stream_error_on_invalid_http_message ",
 	"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat":                            " stateful_formatter ",
 	"envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": " ",
-	"envoy.config.core.v3.Http2ProtocolOptions":                                            " max_concurrent_streams allow_connect ",
+	"envoy.config.core.v3.Http2ProtocolOptions": " max_concurrent_streams allow_connect initial_stream_window_size initial_connection_window_size hpack_table_size " +
+		"connection_keepalive max_outbound_frames max_outbound_control_frames allow_metadata override_stream_error_on_invalid_http_message ",
+	"envoy.config.core.v3.KeepaliveSettings": " interval timeout interval_jitter connection_idle_interval ",
 
 	// HTTP filters.
 	"envoy.extensions.filters.http.router.v3.Router": " suppress_envoy_headers ", // there are none

@@ -26,6 +26,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/balancer/random"
 	"github.com/outrigger-mesh/outrigger/balancer/roundrobin"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
+	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
 
@@ -199,9 +200,7 @@ func choices(r *report, path string, n *wrapperspb.UInt32Value) any {
 func upstreamHTTP(r *report, m *clusterv3.Cluster, out *snapshot.Cluster) {
 	if m.GetHttp2ProtocolOptions() != nil { //nolint:staticcheck // deprecated, and still what many servers emit
 		out.Protocol = snapshot.HTTP2
-		if m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams() != nil { //nolint:staticcheck // as above
-			r.add("http2_protocol_options.max_concurrent_streams", "is not served by this sidecar on upstreams")
-		}
+		out.HTTP2 = http2Options(r, "http2_protocol_options", m.GetHttp2ProtocolOptions(), true) //nolint:staticcheck // as above
 	}
 	for key, any := range m.GetTypedExtensionProtocolOptions() {
 		path := atKey("", "typed_extension_protocol_options", key)
@@ -216,14 +215,21 @@ func upstreamHTTP(r *report, m *clusterv3.Cluster, out *snapshot.Cluster) {
 		common := o.GetCommonHttpProtocolOptions()
 		out.IdleTimeout = duration(r, join(path, "common_http_protocol_options.idle_timeout"), common.GetIdleTimeout(), 0)
 		out.MaxRequestsPerConnection = common.GetMaxRequestsPerConnection().GetValue()
-		if common.GetMaxConnectionDuration() != nil {
-			r.add(join(path, "common_http_protocol_options.max_connection_duration"), "is not served by this sidecar on upstreams")
-		}
+		out.MaxConnectionAge = duration(r, join(path, "common_http_protocol_options.max_connection_duration"), common.GetMaxConnectionDuration(), 0)
 		if common.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 			r.add(join(path, "common_http_protocol_options.headers_with_underscores_action"), "is not served by this sidecar on upstreams")
 		}
-		if common.GetMaxHeadersCount() != nil {
-			r.add(join(path, "common_http_protocol_options.max_headers_count"), "is not served by this sidecar on upstreams")
+		if n := common.GetMaxHeadersCount(); n != nil {
+			if n.GetValue() == 0 || n.GetValue() > maxResponseFields {
+				r.add(join(path, "common_http_protocol_options.max_headers_count"), "must be from 1 to %d", maxResponseFields)
+			}
+			out.MaxResponseFields = int(n.GetValue())
+		}
+		if n := common.GetMaxResponseHeadersKb(); n != nil {
+			if n.GetValue() == 0 || n.GetValue() > maxResponseKiB {
+				r.add(join(path, "common_http_protocol_options.max_response_headers_kb"), "must be from 1 to %d", maxResponseKiB)
+			}
+			out.MaxResponseHeaderBytes = int(n.GetValue()) << 10
 		}
 		switch p := o.GetUpstreamProtocolOptions().(type) {
 		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_:
@@ -233,21 +239,21 @@ func upstreamHTTP(r *report, m *clusterv3.Cluster, out *snapshot.Cluster) {
 				upstreamHTTP1(r, join(path, "explicit_http_config.http_protocol_options"), h.HttpProtocolOptions)
 			case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
 				out.Protocol = snapshot.HTTP2
-				noStreams(r, join(path, "explicit_http_config"), h.Http2ProtocolOptions)
+				out.HTTP2 = http2Options(r, join(path, "explicit_http_config.http2_protocol_options"), h.Http2ProtocolOptions, true)
 			}
 		case *upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
 			out.Protocol = snapshot.Auto
 			upstreamHTTP1(r, join(path, "use_downstream_protocol_config.http_protocol_options"), p.UseDownstreamProtocolConfig.GetHttpProtocolOptions())
-			noStreams(r, join(path, "use_downstream_protocol_config"), p.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions())
+			out.HTTP2 = http2Options(r, join(path, "use_downstream_protocol_config.http2_protocol_options"), p.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions(), true)
 		}
 	}
 }
 
-func noStreams(r *report, path string, o *corev3.Http2ProtocolOptions) {
-	if o.GetMaxConcurrentStreams() != nil {
-		r.add(join(path, "http2_protocol_options.max_concurrent_streams"), "is not served by this sidecar on upstreams")
-	}
-}
+// Bounds of what a response's head may be set to: it is parsed where it was read.
+const (
+	maxResponseKiB    = 60
+	maxResponseFields = exchange.MaxFields - 10
+)
 
 func thresholds(r *report, b *clusterv3.CircuitBreakers, out *snapshot.Cluster) {
 	for i, t := range b.GetThresholds() {

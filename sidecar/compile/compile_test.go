@@ -168,7 +168,7 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 				continue
 			}
 			h := *l.HTTP
-			h.Options = nil
+			h.Options, h.HTTP2 = nil, nil
 			fmt.Fprintf(w, "  http %+v\n", h)
 			if o := l.HTTP.Options; o != nil {
 				fmt.Fprintf(w, "  options %+v\n", *o)

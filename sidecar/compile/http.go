@@ -76,6 +76,9 @@ func httpOptions(r *report, path string, m *hcmv3.HttpConnectionManager, l *snap
 	default:
 		r.add(join(path, "common_http_protocol_options.headers_with_underscores_action"), "is unknown")
 	}
+	if common.GetMaxResponseHeadersKb() != nil {
+		r.add(join(path, "common_http_protocol_options.max_response_headers_kb"), "has no meaning for a listener")
+	}
 	http1Options(r, join(path, "http_protocol_options"), h1)
 	none := snapshot.HTTPOptions{Server: o.Server}
 	if o == none {

@@ -94,6 +94,7 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 		AllowConnect:      m.GetHttp2ProtocolOptions().GetAllowConnect(),
 	}
 	d.l.HTTP = h
+	h.HTTP2 = http2Options(r, join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions(), false)
 	h.Options = httpOptions(r, path, m, &d.l, d.forwarded)
 	switch m.GetCodecType() {
 	case hcmv3.HttpConnectionManager_AUTO:

@@ -79,3 +79,23 @@ const (
 	UnderscoresReject
 	UnderscoresDrop
 )
+
+// HTTP2Options is how HTTP/2 connections of a listener or a cluster differ from the usual ones; nil where they do not.
+type HTTP2Options struct {
+	// StreamWindow and ConnWindow are how many bytes a peer may send ahead of what was passed on; 0 means 256 KiB and
+	// 16 MiB.
+	StreamWindow, ConnWindow uint32
+	// TableSize bounds HPACK's dynamic tables, ours and what we use of the peer's, where HasTableSize; else 4,096 bytes.
+	TableSize    uint32
+	HasTableSize bool
+	// MaxStreams is how many streams are opened at once on a connection to an upstream, where the peer allows more; 0
+	// means no limit of ours. A listener has HTTP.MaxStreams.
+	MaxStreams uint32
+	// PingInterval sends a PING that often, ± PingJitter percent; PingIdle one before a stream is opened on a connection
+	// that was silent for so long. A connection whose PING is not answered within PingTimeout is closed. 0 means never.
+	PingInterval, PingIdle, PingTimeout time.Duration
+	PingJitter                          float64
+	// MaxOutbound and MaxOutboundControl are how many frames of any kind, and PING, SETTINGS and RST_STREAM frames, may
+	// wait for a peer that does not read before the connection is closed; 0 means no limit of this kind.
+	MaxOutbound, MaxOutboundControl uint32
+}

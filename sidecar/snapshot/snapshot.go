@@ -103,6 +103,8 @@ type HTTP struct {
 	MaxStreams uint32
 	// AllowConnect takes extended CONNECT (RFC 8441): upgrades over HTTP/2.
 	AllowConnect bool
+	// HTTP2 is what differs from the usual; nil: nothing.
+	HTTP2 *HTTP2Options
 }
 
 // TCPProxy relays bytes.
@@ -173,6 +175,12 @@ type Cluster struct {
 	MaxRequestsPerConnection uint32
 	// TLS is what connections are encrypted with; nil where they are not.
 	TLS *ClientTLS
+	// MaxConnectionAge ends a connection that is so old, ± 10 %, when its exchanges have ended; 0 means no limit.
+	MaxConnectionAge time.Duration
+	// MaxResponseHeaderBytes and MaxResponseFields bound a response's head; 0 means 60 KiB and 240 fields (HTTP/2: 100).
+	MaxResponseHeaderBytes, MaxResponseFields int
+	// HTTP2 is what differs from the usual; nil: nothing.
+	HTTP2 *HTTP2Options
 	// Internal says that the endpoints are sidecars: ReasonHeader in their answers is believed.
 	Internal bool
 	// Local says that the endpoint is the sidecar's own instance.

@@ -24,6 +24,7 @@ type ClientConn struct {
 	method string
 	key    string // the Sec-WebSocket-Key that is ours, or ""
 	used   int    // exchanges so far
+	oldAt  int64  // when the connection has reached its age; 0 never
 
 	state    clientState
 	reqDone  bool // the request is sent
@@ -74,6 +75,10 @@ func (cc *ClientConn) OnConnect(_ *loop.Conn, err error) {
 		return
 	}
 	cc.state = cliIdle
+	if d := cc.pool.Host.Cluster().Config().MaxConnectionAge; d > 0 {
+		now := cc.pool.Loop.Now()
+		cc.oldAt = now + pipeline.Jitter(d, uint64(now)*0x9e3779b97f4a7c15)
+	}
 	cc.setIdle()
 	cc.pool.Connected(snapshot.HTTP1, cc)
 }
@@ -94,6 +99,9 @@ func (cc *ClientConn) setIdle() {
 	d := cc.pool.Host.Cluster().Config().IdleTimeout
 	if d <= 0 {
 		d = defaultIdle
+	}
+	if cc.oldAt != 0 {
+		d = max(min(d, time.Duration(cc.oldAt-cc.pool.Loop.Now())), 1)
 	}
 	cc.pool.Loop.SetTimer(&cc.timer, d, cc)
 }
@@ -360,7 +368,7 @@ func (cc *ClientConn) bytes(b []byte) {
 		switch cc.state {
 		case cliHead:
 			s.Resp.Reset()
-			n, err := ParseResponse(b, &s.Resp, &cc.frame, Limits{Bytes: len(cc.pool.Loop.Scratch) - 1024, Fields: exchange.MaxFields - 10})
+			n, err := ParseResponse(b, &s.Resp, &cc.frame, cc.limits())
 			if err != nil {
 				cc.s = nil
 				cc.close()
@@ -422,6 +430,19 @@ func (cc *ClientConn) bytes(b []byte) {
 	}
 }
 
+// limits are those of a response's head, which has to find room in the loop's scratch.
+func (cc *ClientConn) limits() Limits {
+	l := Limits{Bytes: len(cc.pool.Loop.Scratch) - 1024, Fields: exchange.MaxFields - 10}
+	cfg := cc.pool.Host.Cluster().Config()
+	if n := cfg.MaxResponseHeaderBytes; n > 0 {
+		l.Bytes = min(l.Bytes, n)
+	}
+	if n := cfg.MaxResponseFields; n > 0 {
+		l.Fields = min(l.Fields, n)
+	}
+	return l
+}
+
 // onHead takes a response's head; left is how much came behind it.
 func (cc *ClientConn) onHead(s *pipeline.Stream, left int) {
 	st := s.Resp.Status
@@ -478,7 +499,7 @@ func (cc *ClientConn) done(ok bool) {
 	if cc.state == cliClosed {
 		return
 	}
-	if !ok || cc.c.Waiting() > 0 || cc.c.Hangup() {
+	if !ok || cc.c.Waiting() > 0 || cc.c.Hangup() || cc.oldAt != 0 && cc.pool.Loop.Now() >= cc.oldAt {
 		cc.close()
 		return
 	}

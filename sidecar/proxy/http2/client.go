@@ -17,6 +17,7 @@ type ClientConn struct {
 	pool     *upstream.Pool
 	early    []uint32 // streams that wait for the peer's settings
 	timer    loop.Timer
+	age      loop.Timer
 	used     int
 	dialing  bool
 	draining bool // out of the pool
@@ -48,8 +49,20 @@ func (cc *ClientConn) OnConnect(c *loop.Conn, err error) {
 		return
 	}
 	c.Batch = true
+	cfg := cc.pool.Host.Cluster().Config()
+	cc.apply(cfg.HTTP2)
+	if n := cfg.MaxResponseFields; n > 0 {
+		cc.maxFields = min(n, exchange.MaxFields-8)
+	}
+	if n := cfg.MaxResponseHeaderBytes; n > 0 {
+		cc.maxHead = n
+	}
 	out := append(c.Out(), Preface...)
 	c.SetOut(cc.hello(out, 0))
+	cc.keepAlive(cfg.HTTP2)
+	if d := cfg.MaxConnectionAge; d > 0 {
+		cc.lp.SetTimer(&cc.age, time.Duration(pipeline.Jitter(d, uint64(loop.Nanotime())*0x9e3779b97f4a7c15)), cc)
+	}
 	cc.pool.Connected(snapshot.HTTP2, cc)
 	if !cc.closed && len(cc.streams) == 0 {
 		cc.setIdle()
@@ -64,8 +77,12 @@ func (cc *ClientConn) setIdle() {
 	cc.lp.SetTimer(&cc.timer, d, cc)
 }
 
-// OnTimer ends a connection that was not made in time, or was idle for too long.
-func (cc *ClientConn) OnTimer(*loop.Timer) {
+// OnTimer ends a connection that was not made in time, or was idle for too long, or has reached its age.
+func (cc *ClientConn) OnTimer(t *loop.Timer) {
+	if t == &cc.age {
+		cc.Drain()
+		return
+	}
 	if cc.dialing {
 		cc.dialing = false
 		cc.closed = true
@@ -83,8 +100,13 @@ func (cc *ClientConn) Capacity() int {
 	if cc.closed || cc.draining || cc.gotAway {
 		return 0
 	}
-	n := cc.maxStreams - len(cc.streams)
-	if m := cc.pool.Host.Cluster().Config().MaxRequestsPerConnection; m > 0 {
+	cfg := cc.pool.Host.Cluster().Config()
+	n := cc.maxStreams
+	if cfg.HTTP2 != nil && cfg.HTTP2.MaxStreams > 0 {
+		n = min(n, int(cfg.HTTP2.MaxStreams))
+	}
+	n -= len(cc.streams)
+	if m := cfg.MaxRequestsPerConnection; m > 0 {
 		n = min(n, int(m)-cc.used)
 	}
 	if cc.lastID > 1<<30 {
@@ -116,6 +138,9 @@ func (cc *ClientConn) Open(s *pipeline.Stream) pipeline.Upstream {
 		cc.lastID += 2
 	}
 	cc.used++
+	if cc.alive != nil {
+		cc.alive.opening()
+	}
 	st := cc.newStream(cc.lastID)
 	st.s = s
 	if m := cc.pool.Host.Cluster().Config().MaxRequestsPerConnection; m > 0 && cc.used >= int(m) {
@@ -260,6 +285,7 @@ func (cc *ClientConn) refused(ErrCode, string) {} // its exchanges tell of it
 
 func (cc *ClientConn) ended() {
 	cc.lp.StopTimer(&cc.timer)
+	cc.lp.StopTimer(&cc.age)
 	cc.pool.Gone(snapshot.HTTP2, cc)
 }
 

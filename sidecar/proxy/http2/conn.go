@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2/hpack"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
 
 // side is what differs between a server's and a client's connection.
@@ -45,6 +46,13 @@ type conn struct {
 	recvTaken  int   // bytes of data that came and were not credited yet
 	recvWin    int64 // what the peer may still send on the connection
 
+	streamWin, connWin int // the windows that we give
+	maxHead            int // bytes of a head that we take, by HPACK's measure
+	maxFields          int
+	maxOut, maxControl int // frames that may wait for a peer that does not read; 0: no limit
+	nOut, nControl     int
+	alive              *keepalive // nil: none
+
 	lastID    uint32 // the newest stream of the peer's (server) or of ours (client)
 	hdrID     uint32 // a header block is being continued
 	hdrFlags  byte
@@ -62,7 +70,9 @@ type conn struct {
 	gotAway   bool
 	closed    bool
 	first     bool // the first frame must be SETTINGS
+	tooLarge  bool // the last head that was decoded was larger than allowed, and is not whole
 	settled   bool // the peer's settings have come
+	acked     bool // the peer has acknowledged ours
 	connect   bool // extended CONNECT (RFC 8441) is taken: by us (server), by the peer (client)
 	debugText string
 }
@@ -72,8 +82,28 @@ func (h *conn) init(c *loop.Conn, pool *Streams, s side, server bool) {
 	h.c, h.lp, h.spare, h.side, h.server = c, lp, pool, s, server
 	h.streams = map[uint32]*stream{}
 	h.sendWin, h.initSend, h.maxFrame, h.maxStreams = defaultWindow, defaultWindow, minMaxFrame, assumedMaxStreams
-	h.recvWin, h.since = connWindow, lp.Now()
+	h.since = lp.Now()
+	h.streamWin, h.connWin = streamWindow, connWindow
+	h.maxHead, h.maxFields = maxHeaderBlock, maxHeaderFields
 	h.first = true
+}
+
+// apply puts the options of a listener or a cluster in force, before hello; nil leaves all as it is.
+func (h *conn) apply(o *snapshot.HTTP2Options) {
+	if o == nil {
+		return
+	}
+	if o.StreamWindow > 0 {
+		h.streamWin = int(o.StreamWindow)
+	}
+	if o.ConnWindow > 0 {
+		h.connWin = int(o.ConnWindow)
+	}
+	if o.HasTableSize {
+		h.dec.SetLimit(int(o.TableSize))
+		h.enc.SetLimit(int(o.TableSize))
+	}
+	h.maxOut, h.maxControl = int(o.MaxOutbound), int(o.MaxOutboundControl)
 }
 
 // hello appends our settings and opens the connection's window.
@@ -81,17 +111,38 @@ func (h *conn) hello(b []byte, maxStreams uint32) []byte {
 	var kv []byte
 	if h.server {
 		kv = appendSetting(kv, settingMaxStreams, maxStreams)
-		kv = appendSetting(kv, settingMaxHeaderList, maxHeaderBlock)
+		kv = appendSetting(kv, settingMaxHeaderList, uint32(h.maxHead))
 		if h.connect {
 			kv = appendSetting(kv, settingConnectProtocol, 1)
 		}
 	} else {
 		kv = appendSetting(kv, settingEnablePush, 0)
 	}
-	kv = appendSetting(kv, settingInitialWindow, streamWindow)
+	kv = appendSetting(kv, settingInitialWindow, uint32(h.streamWin))
+	if n := h.dec.Limit(); n != hpack.TableSize {
+		kv = appendSetting(kv, settingTableSize, uint32(n))
+	}
 	b = appendFrameHeader(b, len(kv), frameSettings, 0, 0)
 	b = append(b, kv...)
-	return appendWindowUpdate(b, 0, connWindow-defaultWindow)
+	h.recvWin = int64(h.connWin)
+	if h.connWin > defaultWindow {
+		b = appendWindowUpdate(b, 0, uint32(h.connWin-defaultWindow))
+	}
+	return b
+}
+
+// acknowledged: our settings are in force at the peer.
+func (h *conn) acknowledged() {
+	if h.acked {
+		return
+	}
+	h.acked = true
+	h.dec.Acknowledged()
+	if d := int64(h.streamWin) - defaultWindow; d < 0 { // until now the peer could count on the default
+		for _, st := range h.streams {
+			st.recvWin += d
+		}
+	}
 }
 
 // OnRead takes the frames that are there.
@@ -108,6 +159,9 @@ func (h *conn) OnRead(c *loop.Conn) {
 			return
 		}
 		turn += n
+		if h.alive != nil {
+			h.alive.heard = h.lp.Now()
+		}
 		b := h.lp.Scratch[:k+n]
 		rest, ok := h.frames(b)
 		if h.closed {
@@ -218,6 +272,11 @@ func (h *conn) frame(typ, flags byte, id uint32, p []byte) bool {
 
 // calm counts frames that cost us and do nothing.
 func (h *conn) calm() bool {
+	if h.maxControl > 0 && h.c.Blocked() { // each may have made us answer
+		if h.nControl++; h.nControl > h.maxControl {
+			return h.fatal(ErrEnhanceYourCalm, "too many control frames wait to be read")
+		}
+	}
 	if h.control++; h.control > controlFrameBudget {
 		if now := h.lp.Now(); now-h.since > int64(controlTime) {
 			h.since, h.control = now, 0
@@ -298,7 +357,7 @@ func (h *conn) data(flags byte, id uint32, p []byte) bool {
 	}
 	// The connection's window is opened at once: a stream that is held up must not hold up the others. What
 	// one stream can occupy is bounded by its own window.
-	if h.recvTaken += total; h.recvTaken >= connWindow/4 {
+	if h.recvTaken += total; h.recvTaken >= h.connWin/4 {
 		h.c.SetOut(appendWindowUpdate(h.c.Out(), 0, uint32(h.recvTaken)))
 		h.recvWin += int64(h.recvTaken)
 		h.recvTaken = 0
@@ -366,7 +425,7 @@ func (h *conn) continuation(flags byte, id uint32, p []byte) bool {
 	if h.hdrID == 0 {
 		return h.fatal(ErrProtocol, "CONTINUATION without HEADERS")
 	}
-	if h.hdrCount++; h.hdrCount > maxContinuations || len(h.hdrBlock)+len(p) > maxHeaderBlock {
+	if h.hdrCount++; h.hdrCount > max(maxContinuations, h.maxHead>>10) || len(h.hdrBlock)+len(p) > h.maxHead {
 		return h.fatal(ErrEnhanceYourCalm, "header block too large")
 	}
 	h.hdrBlock = append(h.hdrBlock, p...)
@@ -407,6 +466,7 @@ func (h *conn) settingsFrame(flags byte, id uint32, p []byte) bool {
 		if len(p) != 0 {
 			return h.fatal(ErrFrameSize, "SETTINGS acknowledgement")
 		}
+		h.acknowledged()
 		return h.calm()
 	}
 	if len(p)%6 != 0 {
@@ -474,6 +534,9 @@ func (h *conn) ping(flags byte, id uint32, p []byte) bool {
 	}
 	if flags&flagAck == 0 {
 		h.c.SetOut(append(appendFrameHeader(h.c.Out(), 8, framePing, flagAck, 0), p...))
+	} else if h.alive != nil {
+		h.alive.answered(p)
+		return !h.closed
 	}
 	return h.calm()
 }
@@ -535,7 +598,10 @@ func (h *conn) wake() {
 }
 
 // OnDrained lets the streams go on when the socket takes more.
-func (h *conn) OnDrained(*loop.Conn) { h.wake() }
+func (h *conn) OnDrained(*loop.Conn) {
+	h.nOut, h.nControl = 0, 0
+	h.wake()
+}
 
 // OnHangup does nothing: an HTTP/2 connection is never paused.
 func (h *conn) OnHangup(*loop.Conn) {}
@@ -559,6 +625,9 @@ func (h *conn) end() {
 		return
 	}
 	h.closed = true
+	if h.alive != nil {
+		h.alive.stop()
+	}
 	if h.breach && h.server && !h.c.Closed() {
 		h.closeAfterLastWord()
 	} else {

@@ -37,7 +37,7 @@ func FuzzHeaders(f *testing.F) {
 		if len(block) > minMaxFrame {
 			return
 		}
-		var h conn
+		h := conn{maxHead: maxHeaderBlock, maxFields: maxHeaderFields}
 		var x exchange.Exchange
 		x.Reset()
 		head := &x.Req
@@ -46,7 +46,7 @@ func FuzzHeaders(f *testing.F) {
 		}
 		head.Reset()
 		ok, fatal := h.decode(block, &x, head, &head.Header, request)
-		if !ok || fatal {
+		if !ok || fatal || h.tooLarge {
 			return
 		}
 		var buf bytes.Buffer

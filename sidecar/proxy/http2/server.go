@@ -38,7 +38,15 @@ func NewServerConn(c *loop.Conn, w *pipeline.Worker, streams *Streams, l *pipeli
 		if cfg.HTTP.MaxStreams > 0 {
 			sc.max = int(cfg.HTTP.MaxStreams)
 		}
+		if n := cfg.HTTP.MaxRequestHeaderBytes; n > 0 {
+			sc.maxHead = n
+		}
+		if n := cfg.HTTP.MaxRequestFields; n > 0 {
+			sc.maxFields = min(n, exchange.MaxFields-8)
+		}
 		sc.connect = cfg.HTTP.AllowConnect
+		sc.apply(cfg.HTTP.HTTP2)
+		sc.keepAlive(cfg.HTTP.HTTP2)
 	}
 	c.SetHandler(sc)
 	c.Batch = true
@@ -107,6 +115,8 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		code, why = ErrRefusedStream, "too many streams"
 	case !ok:
 		code, why = ErrProtocol, "malformed request"
+	case sc.tooLarge:
+		s.Req.Method, s.Req.Protocol = "GET", ""
 	case s.WantsTunnel() && (end || s.Req.Protocol != "" && (!sc.connect || s.Req.Method != "CONNECT")):
 		code, why = ErrProtocol, "malformed CONNECT"
 	case end && s.Req.ContentLength > 0:
@@ -118,7 +128,7 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		sc.c.SetOut(appendReset(sc.c.Out(), id, code))
 		return sc.calm()
 	}
-	if len(sc.streams) == 0 {
+	if len(sc.streams) == 0 && !sc.sentAway { // then it runs to the second GOAWAY
 		sc.lp.StopTimer(&sc.timer)
 	}
 	if !sc.useful() {
@@ -141,6 +151,11 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 	s.Bind((*serverStream)(st))
 	s.Peer, s.Secure = sc.peer, sc.c.Layer() != nil
 	s.Proto = exchange.HTTP2
+	if sc.tooLarge {
+		st.length = -1
+		s.Reject(end, 431, "head too large")
+		return !sc.closed
+	}
 	if s.Req.Header.Has(exchange.Expect) && !end && s.ExpectContinue() {
 		sc.writeHeaders(id, false, func(dst []byte) []byte { return sc.enc.Status(dst, 100) })
 	}

@@ -43,7 +43,11 @@ type stream struct {
 
 func (h *conn) newStream(id uint32) *stream {
 	st := h.spare.get()
-	st.h, st.id, st.sendWin, st.recvWin, st.length = h, id, h.initSend, streamWindow, -1
+	win := h.streamWin
+	if !h.acked {
+		win = max(win, defaultWindow)
+	}
+	st.h, st.id, st.sendWin, st.recvWin, st.length = h, id, h.initSend, int64(win), -1
 	h.streams[id] = st
 	return st
 }
@@ -93,7 +97,7 @@ func (st *stream) onData(p []byte, total int, end bool) bool {
 
 // giveCredit opens the peer's window again, unless what came cannot be passed on.
 func (st *stream) giveCredit() {
-	if st.paused || st.inEnd || st.closed || st.credit < streamWindow/4 {
+	if st.paused || st.inEnd || st.closed || st.credit < st.h.streamWin/4 {
 		return
 	}
 	st.h.c.SetOut(appendWindowUpdate(st.h.c.Out(), st.id, uint32(st.credit)))
@@ -169,6 +173,13 @@ func (st *stream) frame(b []byte, end bool) {
 	if end {
 		flags = flagEndStream
 		st.outEnd = true
+	}
+	if h.maxOut > 0 && h.c.Blocked() {
+		if h.nOut++; h.nOut > h.maxOut {
+			h.fatal(ErrEnhanceYourCalm, "too many frames wait to be read")
+			h.end()
+			return
+		}
 	}
 	st.sendWin -= int64(len(b))
 	h.sendWin -= int64(len(b))
@@ -351,6 +362,7 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 	regular := false
 	count, size := 0, 0
 	var seen uint8 // bits of the pseudo-header fields
+	h.tooLarge = false
 	h.dec.Start(block)
 	for {
 		name, done, err := h.dec.Next(&f, x)
@@ -365,8 +377,8 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 			continue
 		}
 		count++
-		if size += len(f.Name) + len(f.Value) + 32; size > maxHeaderBlock || count > maxHeaderFields+8 {
-			ok = false
+		if size += len(f.Name) + len(f.Value) + 32; size > h.maxHead || count > h.maxFields+8 {
+			h.tooLarge = true
 			continue
 		}
 		if f.Name[0] == ':' {
@@ -440,6 +452,8 @@ func (h *conn) decode(block []byte, x *exchange.Exchange, head *exchange.Head, h
 		hd.Append(f)
 	}
 	switch {
+	case h.tooLarge: // what was not kept is not missed
+		ok = ok && request && head != nil
 	case head == nil:
 	case request:
 		if head.Method == "CONNECT" && seen&32 == 0 {

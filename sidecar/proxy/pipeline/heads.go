@@ -19,6 +19,14 @@ const (
 	ContinueUpstream                     // the callee: its 100 is passed on
 )
 
+// Reject is called by a downstream codec instead of Begin for a request that it could read and does not take.
+func (s *Stream) Reject(end bool, status int, detail string) {
+	s.Start = s.w.Loop.Now()
+	s.reqEnd, s.bufferMax = end, -1
+	s.l.Active.Add(1)
+	s.fail(status, exchange.DownstreamProtocolError, detail)
+}
+
 // ExpectContinue is called by a downstream codec before Begin where the caller waits for a 100. It returns whether the
 // codec is to say so itself.
 func (s *Stream) ExpectContinue() bool {

@@ -62,7 +62,7 @@ func TestRequestHeads(t *testing.T) {
 		{name: "absolute form", request: "GET http://b:80/x?y HTTP/1.1\r\nHost: a\r\n\r\n", want: []string{"GET /x?y HTTP/1.1", "Host: b:80"}, not: []string{"Host: a\r"}},
 		{name: "asterisk", request: "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", want: []string{"OPTIONS * HTTP/1.1"}},
 		{name: "nominated fields", request: "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: 2\r\nProxy-Connection: x\r\nTE: trailers, gzip\r\nHTTP2-Settings: x\r\n\r\n",
-			not: []string{"hop", "onnection", "TE:", "eep", "ettings"}},
+			want: []string{"TE: trailers"}, not: []string{"hop", "onnection", "gzip", "eep", "ettings"}},
 		{name: "too many fields", hcm: `, "common_http_protocol_options": {"max_headers_count": 3}`, request: "GET / HTTP/1.1\r\nHost: a\r\nb: 1\r\nc: 1\r\nd: 1\r\n\r\n", status: 431},
 		{name: "too large", hcm: `, "max_request_headers_kb": 1`, request: "GET / HTTP/1.1\r\nHost: a\r\nb: " + strings.Repeat("x", 1100) + "\r\n\r\n", status: 431},
 	} {

@@ -29,9 +29,48 @@ type Decoder struct {
 	n     int
 	size  int
 	max   int // set by the peer's size updates
+	limit int // what we let the peer use; 0 is the default, -1 none
+	acked bool
+	must  bool // the next block has to begin with a size update
 	begun bool
 	block []byte
 	first bool
+}
+
+// SetLimit offers the peer a table of that many bytes, once it has acknowledged it; before the first block.
+func (d *Decoder) SetLimit(n int) {
+	if d.limit = n; n == 0 {
+		d.limit = -1
+	}
+}
+
+// Limit is what the peer is offered.
+func (d *Decoder) Limit() int {
+	switch d.limit {
+	case 0:
+		return TableSize
+	case -1:
+		return 0
+	}
+	return d.limit
+}
+
+// Acknowledged: the peer knows what it is offered. A smaller table than it had must be confirmed by its next block
+// (RFC 7541 §4.2).
+func (d *Decoder) Acknowledged() {
+	d.acked = true
+	if !d.begun {
+		d.begun, d.max = true, TableSize
+	}
+	d.must = d.max > d.Limit()
+}
+
+// sizeAllowed is the largest size update that the peer may send.
+func (d *Decoder) sizeAllowed() int {
+	if !d.acked {
+		return max(TableSize, d.Limit())
+	}
+	return d.Limit()
 }
 
 // Start begins a header block.
@@ -91,6 +130,9 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 			return 0, true, nil
 		}
 		c := b[0]
+		if d.must && c&0xe0 != 0x20 {
+			return 0, false, ErrCompression
+		}
 		switch {
 		case c&0x80 != 0: // indexed
 			i, rest, ok := readInt(b, 7)
@@ -109,10 +151,10 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 			return e.StaticName, false, nil
 		case c&0xe0 == 0x20: // table size update, only at a block's beginning
 			n, rest, ok := readInt(b, 5)
-			if !ok || n > TableSize || !d.first {
+			if !ok || n > d.sizeAllowed() || !d.first {
 				return 0, false, ErrCompression
 			}
-			d.block = rest
+			d.block, d.must = rest, false
 			d.max = n
 			d.evict(n)
 			continue

@@ -14,12 +14,21 @@ type Encoder struct {
 	size   int
 	max    int
 	begun  bool
+	limit  int  // what we use at most; 0 is the default, -1 none
 	update bool // the next block begins with a size update
 	least  int  // the smallest size since the last block
 	index  map[nameValue]int
 }
 
 type nameValue struct{ name, value string }
+
+// SetLimit bounds the table, whatever the peer offers; before the first block.
+func (e *Encoder) SetLimit(n int) {
+	if e.limit = n; n == 0 {
+		e.limit = -1
+	}
+	e.SetMax(TableSize) // what the peer offers until it says otherwise
+}
 
 func (e *Encoder) begin() {
 	if !e.begun {
@@ -30,7 +39,11 @@ func (e *Encoder) begin() {
 // SetMax obeys the peer's SETTINGS_HEADER_TABLE_SIZE.
 func (e *Encoder) SetMax(n uint32) {
 	e.begin()
-	v := int(min(n, TableSize))
+	v := TableSize
+	if e.limit != 0 {
+		v = max(e.limit, 0)
+	}
+	v = min(int(n), v)
 	if v == e.max && !e.update {
 		return
 	}
