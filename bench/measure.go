@@ -146,6 +146,6 @@ func (b *bench) lorisPeer(c *benchCase, e entrant, r *caseResult, rep int) error
 // settleMemory is how long a process's memory is left alone before it is read.
 func (b *bench) settleMemory() {
 	if !b.smoke {
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(3 * time.Second)
 	}
 }
