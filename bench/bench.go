@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +111,7 @@ func (b *bench) close() {
 // entrants are a case's peers as far as this run has them.
 func (b *bench) entrants(c *benchCase) (out []entrant) {
 	for _, e := range c.peers {
-		if e.extra && b.quick {
+		if e.extra && b.quick || b.only != "" && !slices.Contains(strings.Split(b.only, ","), e.name()) {
 			continue
 		}
 		out = append(out, e)
@@ -168,7 +169,9 @@ func (b *bench) load(c *benchCase, p proxy, cores string, more ...string) (*meas
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
+	profiled := b.profile(c, p)
 	out, err := cmd.Output()
+	profiled()
 	if err != nil {
 		return nil, fmt.Errorf("load: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}

@@ -19,6 +19,8 @@ type options struct {
 	bin, peers  string
 	loadProgram string // bench/load; "" is in bin
 	docs, raw   string
+	only        string
+	profiles    string
 	quick       bool
 	smoke       bool // without pauses: shows that all runs, measures nothing
 	held        int  // idle connections
@@ -36,6 +38,8 @@ func main() {
 	flag.StringVar(&o.peers, "peers", "bench/peers", "directory of the peers' configurations")
 	flag.StringVar(&o.docs, "docs", "", "directory of benchmarks.md, to write tables and plot into")
 	flag.StringVar(&o.raw, "raw", "", "also write every run to this file, as JSON lines")
+	flag.StringVar(&o.only, "only", "", "measure only these rows, by commas: outrigger, haproxy, …; limits that need another are not judged")
+	flag.StringVar(&o.profiles, "profile", "", "write Outrigger's CPU profile of each case into this directory; figures of such a run are none")
 	flag.BoolVar(&o.quick, "quick", false, "at most 5 minutes: 3 runs of 1 s, only the peers of a limit")
 	flag.Parse()
 	o.held, o.sidecars, o.slow = 2000, 50, 2000

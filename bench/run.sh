@@ -11,7 +11,7 @@ export PATH CGO_ENABLED=0
 p=${P:-2}
 bin=${OUTRIGGER_BIN:-bin}
 mkdir -p "$bin"
-go build -p "$p" -trimpath -ldflags "-s -w" -o "$bin/" ./cmd/outrigger ./cmd/outrigger-sidecar ./cmd/outrigger-runner ./bench ./bench/load
+go build -p "$p" -tags grpcnotrace -trimpath -ldflags "-s -w" -o "$bin/" ./cmd/outrigger ./cmd/outrigger-sidecar ./cmd/outrigger-runner ./bench ./bench/load
 
 whole=1
 for a in "$@"; do
