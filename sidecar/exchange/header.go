@@ -131,6 +131,8 @@ const (
 	Dropped FieldFlags = 1 << iota
 	// NeverIndexed fields are relayed as HPACK literals that must not be indexed (RFC 7541 §6.2.3).
 	NeverIndexed
+	// Inserted fields came as HPACK literals that went into the peer's table just now: nothing has referred to them yet.
+	Inserted
 )
 
 // Entry is a field that an HPACK decoder shares between all exchanges that refer to its table entry, so that

@@ -1,11 +1,11 @@
 // Package hpack is HPACK (RFC 7541) for a relay: a decoded table entry is an object that all exchanges share, so
-// that the encoder of another connection finds its own entry by pointer, without hashing strings. It is pure:
-// bytes in, fields out, and knows no connection.
+// that the encoder of another connection finds its own entry by pointer, without hashing strings. Many peers put every field
+// into the table, those that never come again too: an entry is shared only once it is referred to, and its memory is used
+// again otherwise. The package is pure: bytes in, fields out, and knows no connection.
 package hpack
 
 import (
 	"errors"
-	"strings"
 	"unsafe"
 
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
@@ -24,7 +24,7 @@ const entryOverhead = 32
 
 // Decoder decodes the header blocks of one connection. The zero value has the default table.
 type Decoder struct {
-	ring  []*exchange.Entry // a power of two; the newest is at head-1
+	ring  []*entry // a power of two; the newest is at head-1
 	head  int
 	n     int
 	size  int
@@ -73,6 +73,17 @@ func (d *Decoder) sizeAllowed() int {
 	return d.Limit()
 }
 
+// entry is a place in the table. Name and value lie in buf.
+type entry struct {
+	exchange.Entry
+	buf    []byte
+	shared bool // an exchange refers to it: it is the collector's, once it leaves the table
+}
+
+// maxKept bounds the buffer that an entry keeps for the next one in its place, in bytes: with the 128 entries that the
+// default table has at most, 64 KiB a connection.
+const maxKept = 512
+
 // Start begins a header block.
 func (d *Decoder) Start(block []byte) {
 	if !d.begun {
@@ -81,10 +92,8 @@ func (d *Decoder) Start(block []byte) {
 	d.block, d.first = block, true
 }
 
-func (d *Decoder) at(i int) *exchange.Entry {
-	if i <= staticLen {
-		return staticTable[i]
-	}
+// at returns the entry of an index that is not in the static table, or nil.
+func (d *Decoder) at(i int) *entry {
 	i -= staticLen + 1
 	if i >= d.n {
 		return nil
@@ -92,30 +101,57 @@ func (d *Decoder) at(i int) *exchange.Entry {
 	return d.ring[(d.head-1-i)&(len(d.ring)-1)]
 }
 
+// share returns the entry of an index for an exchange to keep, or nil.
+func (d *Decoder) share(i int) *exchange.Entry {
+	if i <= staticLen {
+		return staticTable[i]
+	}
+	e := d.at(i)
+	if e == nil {
+		return nil
+	}
+	e.shared = true
+	return &e.Entry
+}
+
 func (d *Decoder) evict(to int) {
 	for d.size > to && d.n > 0 {
-		e := &d.ring[(d.head-d.n)&(len(d.ring)-1)]
-		d.size -= len((*e).Name) + len((*e).Value) + entryOverhead
-		*e = nil
+		at := &d.ring[(d.head-d.n)&(len(d.ring)-1)]
+		e := *at
+		d.size -= len(e.Name) + len(e.Value) + entryOverhead
 		d.n--
+		if e.shared || cap(e.buf) > maxKept {
+			*at = nil
+		}
 	}
 }
 
-func (d *Decoder) insert(e *exchange.Entry) {
-	size := len(e.Name) + len(e.Value) + entryOverhead
+// insert puts a copy of a field into the table.
+func (d *Decoder) insert(f *exchange.Field, staticName uint8, valid bool) {
+	size := len(f.Name) + len(f.Value) + entryOverhead
 	d.evict(d.max - size)
 	if size > d.max {
 		return
 	}
 	if d.n == len(d.ring) {
 		old := d.ring
-		d.ring = make([]*exchange.Entry, max(8, 2*len(old)))
+		d.ring = make([]*entry, max(8, 2*len(old)))
 		for i := range d.n {
 			d.ring[i] = old[(d.head-d.n+i)&(len(old)-1)]
 		}
 		d.head = d.n
 	}
-	d.ring[d.head&(len(d.ring)-1)] = e
+	at := &d.ring[d.head&(len(d.ring)-1)]
+	if *at == nil {
+		*at = &entry{}
+	}
+	e := *at
+	e.buf = append(append(e.buf[:0], f.Name...), f.Value...)
+	text := unsafe.String(unsafe.SliceData(e.buf), len(e.buf))
+	e.Entry = exchange.Entry{Name: text[:len(f.Name)], Value: text[len(f.Name):], Known: f.Known, StaticName: staticName}
+	if !valid {
+		e.Known, e.Invalid = exchange.Other, true
+	}
 	d.head++
 	d.n++
 	d.size += size
@@ -139,7 +175,7 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 			if !ok || i == 0 {
 				return 0, false, ErrCompression
 			}
-			e := d.at(i)
+			e := d.share(i)
 			if e == nil {
 				return 0, false, ErrCompression
 			}
@@ -172,16 +208,30 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 			f.Flags = exchange.NeverIndexed
 		}
 		valid := true
-		if i > 0 {
+		switch {
+		case i > staticLen:
 			e := d.at(i)
 			if e == nil {
 				return 0, false, ErrCompression
 			}
-			f.Name, f.Known, name = e.Name, e.Known, e.StaticName
-			if e.Invalid {
-				valid = validName(e.Name)
+			f.Known, name = e.Known, e.StaticName
+			switch {
+			case name != 0:
+				f.Name = staticTable[name].Name
+			case f.Known != exchange.Other:
+				f.Name = f.Known.Name()
+			default: // the entry may be gone before the exchange is
+				s := x.Alloc(len(e.Name))
+				copy(s, e.Name)
+				f.Name = unsafe.String(unsafe.SliceData(s), len(s))
 			}
-		} else {
+			if e.Invalid {
+				valid = validName(f.Name)
+			}
+		case i > 0:
+			e := staticTable[i]
+			f.Name, f.Known, name = e.Name, e.Known, e.StaticName
+		default:
 			if f.Name, rest, ok = d.str(rest, x); !ok {
 				return 0, false, ErrCompression
 			}
@@ -196,12 +246,8 @@ func (d *Decoder) Next(f *exchange.Field, x *exchange.Exchange) (name uint8, don
 		valid = valid && validValue(f.Value)
 		d.block, d.first = rest, false
 		if c&0x40 != 0 {
-			e := &exchange.Entry{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value), Known: f.Known, StaticName: name}
-			if !valid {
-				e.Known, e.Invalid = exchange.Other, true
-			}
-			d.insert(e)
-			f.Name, f.Value, f.Entry = e.Name, e.Value, e
+			d.insert(f, name, valid)
+			f.Flags |= exchange.Inserted
 		}
 		if !valid {
 			return 0, false, ErrField

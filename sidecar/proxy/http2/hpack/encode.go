@@ -105,12 +105,14 @@ func (e *Encoder) insert(o *exchange.Entry) bool {
 	return true
 }
 
-// Field appends one field. Fields that came from a table are put into this one; others as their name suggests.
+// Field appends one field. What a peer referred to in its table is put into this one too; what it has put there and not
+// referred to yet is not, for it may never come again; others as their name suggests.
 func (e *Encoder) Field(dst []byte, f *exchange.Field) []byte {
-	if o := f.Entry; o != nil && f.Flags&exchange.NeverIndexed == 0 {
-		return e.Entry(dst, o)
+	never := f.Flags&exchange.NeverIndexed != 0
+	if f.Entry != nil && !never {
+		return e.Entry(dst, f.Entry)
 	}
-	return e.Literal(dst, f.Name, f.Value, f.Known, f.Flags&exchange.NeverIndexed != 0)
+	return e.field(dst, f.Name, f.Value, f.Known, never, f.Flags&exchange.Inserted == 0)
 }
 
 // Entry appends a shared field.
@@ -134,6 +136,10 @@ func (e *Encoder) Entry(dst []byte, o *exchange.Entry) []byte {
 
 // Literal appends a field that has no shared entry. The name may be in any case.
 func (e *Encoder) Literal(dst []byte, name, value string, k exchange.Known, never bool) []byte {
+	return e.field(dst, name, value, k, never, true)
+}
+
+func (e *Encoder) field(dst []byte, name, value string, k exchange.Known, never, mayInsert bool) []byte {
 	sn := staticOf[k]
 	if k == exchange.Other {
 		sn = staticNames[name]
@@ -146,6 +152,9 @@ func (e *Encoder) Literal(dst []byte, name, value string, k exchange.Known, neve
 	}
 	if i := e.index[nameValue{name, value}]; i > e.ins-e.n {
 		return appendInt(dst, 0x80, 7, staticLen+e.ins-i+1)
+	}
+	if !mayInsert {
+		return e.literal(dst, 0x00, 4, sn, name, value)
 	}
 	o := &exchange.Entry{Name: strings.ToLower(name), Value: strings.Clone(value), Known: k, StaticName: sn}
 	if o.Name == name {

@@ -14,105 +14,106 @@ const codeLengths = "\x0d\x17\x1c\x1c\x1c\x1c\x1c\x1c\x1c\x18\x1e\x1c\x1c\x1e\x1
 
 const eos = 256
 
-// step is what four bits do in one state of the decoder: the next state, and a symbol if one ends there.
-type step struct {
-	next uint8
-	sym  uint8
-	flag uint8
+// The decoder takes a code of up to quickBits bits, which is every character of an ordinary field, by one lookup, and a longer
+// one by its length: among codes of one length, the first and the place of its symbol tell all.
+const quickBits = 8
+
+// quickCode is what a string that begins with some eight bits begins with: a symbol and its code's length, 0 for a longer code.
+type quickCode struct{ sym, bits uint8 }
+
+// huffmanTable is the code by length. codes[l].first is the first code of l bits, of which there are n; their symbols are
+// symbols[at:at+n].
+type huffmanTable struct {
+	quick   [1 << quickBits]quickCode
+	codes   [31]struct{ first, n, at uint32 }
+	symbols [eos + 1]uint16
 }
 
-const (
-	stepSymbol = 1 << iota
-	stepFail
-	stepAccept // the string may end in the next state: only padding is open
-)
+var huffman = buildHuffman()
 
-// steps decodes Huffman strings by half bytes: 256 states, which are the inner nodes of the code's tree.
-var steps = buildSteps()
-
-func buildSteps() *[256][16]step {
-	type node struct {
-		kid [2]int // > 0: node, < 0: -(symbol+1)
-	}
-	nodes := []node{{}}
-	code, prev := uint32(0), 0
+func buildHuffman() *huffmanTable {
+	t := &huffmanTable{}
+	code, at := uint32(0), uint32(0)
 	for l := 5; l <= 30; l++ {
+		code <<= 1
+		c := &t.codes[l]
+		c.first, c.at = code, at
 		for s := 0; s <= eos; s++ {
 			if int(codeLengths[s]) != l {
 				continue
 			}
-			code <<= l - prev
-			prev = l
-			n := 0
-			for b := l - 1; b > 0; b-- {
-				k := &nodes[n].kid[code>>b&1]
-				if *k == 0 {
-					*k = len(nodes)
-					nodes = append(nodes, node{})
-					k = &nodes[n].kid[code>>b&1]
+			if l <= quickBits {
+				low := code << (quickBits - l)
+				for i := low; i < low+1<<(quickBits-l); i++ {
+					t.quick[i] = quickCode{uint8(s), uint8(l)}
 				}
-				n = *k
 			}
-			nodes[n].kid[code&1] = -(s + 1)
+			t.symbols[at] = uint16(s)
 			code++
+			at++
 		}
-	}
-	// A string may end where at most seven ones, the beginning of EOS, are open.
-	accept := map[int]bool{0: true}
-	for n, i := 0, 0; i < 7; i++ {
-		n = nodes[n].kid[1]
-		accept[n] = true
-	}
-	t := new([256][16]step)
-	for n := range nodes {
-		for v := range 16 {
-			st := step{}
-			at := n
-			for b := 3; b >= 0; b-- {
-				k := nodes[at].kid[v>>b&1]
-				if k < 0 {
-					if s := -k - 1; s == eos {
-						st.flag |= stepFail
-					} else {
-						st.sym = uint8(s)
-						st.flag |= stepSymbol
-					}
-					at = 0
-				} else {
-					at = k
-				}
-			}
-			st.next = uint8(at)
-			if accept[at] {
-				st.flag |= stepAccept
-			}
-			t[n][v] = st
-		}
+		c.n = at - c.at
 	}
 	return t
 }
 
-// appendHuffman decodes src behind dst; false: src is not a valid string.
+// appendHuffman decodes src behind dst; false: src is not a valid string (RFC 7541, section 5.2: it holds EOS, or its padding is
+// longer than seven bits or not of ones).
 func appendHuffman(dst, src []byte) ([]byte, bool) {
-	state := uint8(0)
-	ok := true
-	for _, c := range src {
-		st := &steps[state][c>>4]
-		if st.flag&(stepSymbol|stepFail) != 0 {
-			if st.flag&stepFail != 0 {
-				return dst, false
+	t := huffman
+	acc, bits := uint64(0), uint(0) // the next bits, from the highest on
+	for {
+		if len(src) >= 8 { // bits beyond those that are counted are the same ones again next time
+			acc |= bigEndian(src) >> bits
+			n := (64 - bits) >> 3
+			src = src[n:]
+			bits += n << 3
+		} else {
+			for bits <= 56 && len(src) > 0 {
+				acc |= uint64(src[0]) << (56 - bits)
+				src = src[1:]
+				bits += 8
 			}
-			dst = append(dst, st.sym)
 		}
-		st = &steps[st.next][c&15]
-		if st.flag&(stepSymbol|stepFail) != 0 {
-			if st.flag&stepFail != 0 {
-				return dst, false
+		for {
+			q := t.quick[acc>>(64-quickBits)]
+			if q.bits == 0 || uint(q.bits) > bits {
+				break
 			}
-			dst = append(dst, st.sym)
+			dst = append(dst, q.sym)
+			acc <<= q.bits
+			bits -= uint(q.bits)
 		}
-		state = st.next
-		ok = st.flag&stepAccept != 0
+		if len(src) > 0 && bits < 30 {
+			continue
+		}
+		if bits < 8 && acc>>(64-bits) == 1<<bits-1 {
+			return dst, true
+		}
+		sym, l := t.long(acc)
+		if l > bits || sym == eos {
+			return dst, false
+		}
+		dst = append(dst, uint8(sym))
+		acc <<= l
+		bits -= l
 	}
-	return dst, ok
+}
+
+// long decodes a code of more than quickBits bits.
+func (t *huffmanTable) long(acc uint64) (sym uint16, bits uint) {
+	for l := uint(quickBits + 1); l <= 30; l++ {
+		c := &t.codes[l]
+		if i := uint32(acc>>(64-l)) - c.first; i < c.n {
+			return t.symbols[c.at+i], l
+		}
+	}
+	return eos, 30
+}
+
+// bigEndian is one load: encoding/binary's, which has no place on the hot path for what it links.
+func bigEndian(b []byte) uint64 {
+	_ = b[7]
+	return uint64(b[7]) | uint64(b[6])<<8 | uint64(b[5])<<16 | uint64(b[4])<<24 |
+		uint64(b[3])<<32 | uint64(b[2])<<40 | uint64(b[1])<<48 | uint64(b[0])<<56
 }
