@@ -37,6 +37,9 @@ const (
 	BufSize     = 16 << 10
 	eventsATurn = 128
 	maxFreeBufs = 256
+	// An output buffer that a batch of answers has made grow is needed again by the next batch: a few are kept.
+	maxGrownBytes = 4 * BufSize
+	maxGrownBufs  = 8
 )
 
 // Task is work handed to a loop by Post.
@@ -69,6 +72,7 @@ type Loop struct {
 	again, spareAgain     []*Conn
 	deferred              []Task
 	bufs, small           [][]byte
+	grown                 [][]byte // buffers of more than BufSize
 	pipes                 []*pipe
 	npipes                int    // free and lent
 	seal                  []byte // where layers seal to
@@ -352,6 +356,11 @@ func (l *Loop) TimerLeft(t *Timer) time.Duration { return time.Duration(t.at*tic
 
 // Buf lends an empty buffer of at least BufSize bytes; FreeBuf takes it back.
 func (l *Loop) Buf() []byte {
+	if n := len(l.grown); n > 0 {
+		b := l.grown[n-1]
+		l.grown = l.grown[:n-1]
+		return b
+	}
 	if n := len(l.bufs); n > 0 {
 		b := l.bufs[n-1]
 		l.bufs = l.bufs[:n-1]
@@ -360,10 +369,13 @@ func (l *Loop) Buf() []byte {
 	return make([]byte, 0, BufSize)
 }
 
-// FreeBuf returns a buffer got from Buf. One that has grown is left to the collector.
+// FreeBuf returns a buffer got from Buf. One that has grown is left to the collector, but for a few.
 func (l *Loop) FreeBuf(b []byte) {
-	if cap(b) == BufSize && len(l.bufs) < maxFreeBufs {
+	switch {
+	case cap(b) == BufSize && len(l.bufs) < maxFreeBufs:
 		l.bufs = append(l.bufs, b[:0])
+	case cap(b) > BufSize && cap(b) <= maxGrownBytes && len(l.grown) < maxGrownBufs:
+		l.grown = append(l.grown, b[:0])
 	}
 }
 

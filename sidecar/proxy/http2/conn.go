@@ -37,6 +37,7 @@ type conn struct {
 	part    []byte // the beginning of a frame that is not whole, lent by the loop
 	spare   *Streams
 	streams map[uint32]*stream
+	last    *stream   // of streams, the one that was looked for last: frames of one stream follow each other
 	waiters []*stream // streams that have something to send or say when the socket or the connection's window opens
 
 	sendWin    int64 // what the peer lets us send on the connection
@@ -315,6 +316,16 @@ func (h *conn) lastPeerID() uint32 {
 	return 0
 }
 
+// stream returns an open stream, or nil.
+func (h *conn) stream(id uint32) *stream {
+	if st := h.last; st != nil && st.id == id {
+		return st
+	}
+	st := h.streams[id]
+	h.last = st
+	return st
+}
+
 func (h *conn) streamError(id uint32, code ErrCode) bool {
 	h.side.refused(code, "stream error")
 	if st := h.streams[id]; st != nil {
@@ -362,7 +373,7 @@ func (h *conn) data(flags byte, id uint32, p []byte) bool {
 		h.recvWin += int64(h.recvTaken)
 		h.recvTaken = 0
 	}
-	st := h.streams[id]
+	st := h.stream(id)
 	if st == nil {
 		if h.idle(id) {
 			return h.fatal(ErrProtocol, "DATA on an idle stream")
@@ -439,7 +450,7 @@ func (h *conn) continuation(flags byte, id uint32, p []byte) bool {
 }
 
 func (h *conn) block(flags byte, id uint32, block []byte) bool {
-	return h.side.headers(id, h.streams[id], flags&flagEndStream != 0, block)
+	return h.side.headers(id, h.stream(id), flags&flagEndStream != 0, block)
 }
 
 func (h *conn) rstStream(id uint32, p []byte) bool {
@@ -625,6 +636,7 @@ func (h *conn) end() {
 		return
 	}
 	h.closed = true
+	h.last = nil
 	if h.alive != nil {
 		h.alive.stop()
 	}
@@ -659,6 +671,9 @@ func (h *conn) remove(st *stream) {
 	st.account(0)
 	h.spare.bury(st)
 	delete(h.streams, st.id)
+	if h.last == st {
+		h.last = nil
+	}
 	h.side.removed()
 }
 

@@ -66,7 +66,7 @@ func (cc *ClientConn) sendEarly() {
 		st.early = false
 		cc.lastID += 2
 		st.id = cc.lastID
-		cc.streams[st.id] = st
+		cc.streams[st.id], cc.last = st, nil
 		(*clientStream)(st).SendHead(st.s, false)
 		if cc.closed {
 			return

@@ -48,7 +48,7 @@ func (h *conn) newStream(id uint32) *stream {
 		win = max(win, defaultWindow)
 	}
 	st.h, st.id, st.sendWin, st.recvWin, st.length = h, id, h.initSend, int64(win), -1
-	h.streams[id] = st
+	h.streams[id], h.last = st, st
 	return st
 }
 

@@ -262,8 +262,11 @@ func TestVaryingAllocs(t *testing.T) {
 	for i := range 400 {
 		in.Reset()
 		for _, f := range []xhpack.HeaderField{
-			{Name: ":path", Value: fmt.Sprintf("/echo.Echo/Unary%d", i)}, {Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
-			{Name: "grpc-timeout", Value: fmt.Sprintf("%du", 1000000+i)}, {Name: "x-call", Value: fmt.Sprintf("some value of call %d", i)},
+			{Name: ":path", Value: fmt.Sprintf("/echo.Echo/Unary%d", i)},
+			{Name: "content-type", Value: "application/grpc"},
+			{Name: "te", Value: "trailers"},
+			{Name: "grpc-timeout", Value: fmt.Sprintf("%du", 1000000+i)},
+			{Name: "x-call", Value: fmt.Sprintf("some value of call %d", i)},
 		} {
 			if err := le.WriteField(f); err != nil {
 				t.Fatal(err)
