@@ -17,6 +17,8 @@ type Service struct {
 	Placement *Placement `yaml:"placement"`
 	// Health says how a process is found healthy. Without it, it is healthy once its port accepts.
 	Health *Health `yaml:"health"`
+	// Intercept leads the process's TCP connections through its sidecar without its knowing (Linux, root).
+	Intercept *Intercept `yaml:"intercept"`
 	// Uses names the services that it calls: it is told just those, with [] none. Without it, it may call any.
 	Uses []string `yaml:"uses" keep:"true" default:"any service, found at the first call" format:"label" maxItems:"1024" example:"[inventory, payments]"`
 }
@@ -47,11 +49,14 @@ type Port struct {
 	// Number is where the process listens on loopback; where it is not written, a port is chosen for each instance
 	// and kept over restarts.
 	Number int `yaml:"number" min:"1" max:"65535" default:"chosen" example:"8080"`
+	// Addresses are IP addresses with ports by which intercepted callers reach it: a connection to one of them goes to
+	// the service, whether anybody listens there or not.
+	Addresses []string `yaml:"addresses" maxItems:"64" example:"['10.96.0.10:80', '[fd00::10]:80']"`
 }
 
 // Run says how a process is run.
 type Run struct {
-	_ struct{} `later:"resources, image, seccomp, capabilities, user, hooks"`
+	_ struct{} `later:"resources, image, seccomp, capabilities, hooks"`
 	// Command is the program and its arguments; no shell is involved. {{ .StateDir }}, {{ .InstanceDir }} and
 	// {{ .Instance }} are replaced, as in env and dir.
 	Command []string `yaml:"command" required:"true" maxItems:"1024" example:"[python3, orders.py]"`
@@ -59,6 +64,8 @@ type Run struct {
 	Env map[string]string `yaml:"env" example:"{LOG: '{{ .StateDir }}/orders.log'}"`
 	// Dir is the working directory, relative to the file that says so.
 	Dir string `yaml:"dir" default:"the directory of the file" example:"./orders"`
+	// User is the name or number of the user that the process runs as, with that user's groups; the control plane must be root.
+	User string `yaml:"user" default:"the control plane's" example:"app"`
 	// Isolation is how the process is kept apart from others.
 	Isolation string `yaml:"isolation" enum:"process" later:"none, namespace, container, wasm" default:"process" example:"process"`
 	// Restart says when the process is started again.

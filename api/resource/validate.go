@@ -86,6 +86,8 @@ func (s *Service) check(l *Violations) {
 		}
 	}
 	s.checkHealth(l)
+	checkAddresses("spec.ports", s.Ports, l)
+	s.checkIntercept(l)
 	if s.Run != nil {
 		s.Run.check(s.Ports, l)
 	}
@@ -258,6 +260,9 @@ func (e *External) check(l *Violations) {
 	}
 	checkPorts("spec.ports", e.Ports, l)
 	for i, p := range e.Ports {
+		if len(p.Addresses) > 0 {
+			l.Add(violation.Index("spec.ports", i)+".addresses", "has no place in an External: intercepted callers reach it by its endpoints' addresses", "leave it out")
+		}
 		if p.Number == 0 && len(e.Ports) > 1 {
 			l.Add(violation.Index("spec.ports", i)+".number", "is missing", "the port's number at every endpoint, such as 5432")
 		}

@@ -24,6 +24,7 @@ var formats = map[string]func(string) (string, string){
 	"address":     address,
 	"authority":   authority,
 	"hostPattern": hostPattern,
+	"cidr":        cidr,
 }
 
 // Formats returns the rules' names and what they ask for, for documentation.
@@ -39,6 +40,7 @@ func Formats() map[string]string {
 		"address":     "host:port",
 		"authority":   "host or host:port",
 		"hostPattern": "host, or *.host",
+		"cidr":        "IP address, or a range of them as 10.0.0.0/8",
 	}
 }
 
@@ -209,4 +211,14 @@ func hostPattern(s string) (string, string) {
 		return "", ""
 	}
 	return fmt.Sprintf("%q is no host", s), "such as feed.example or *.example, without a scheme or a port; leave it out for any host"
+}
+
+func cidr(s string) (message, hint string) {
+	if _, err := netip.ParseAddr(s); err == nil && !strings.Contains(s, "%") {
+		return "", ""
+	}
+	if _, err := netip.ParsePrefix(s); err != nil {
+		return fmt.Sprintf("%q is no range of IP addresses", s), "such as 10.0.0.0/8, fd00::/8 or 192.0.2.7"
+	}
+	return "", ""
 }
