@@ -12,8 +12,9 @@ import (
 
 // Cgroup is a cgroup v2 directory of our own making. A nil Cgroup is none.
 type Cgroup struct {
-	path string
-	dir  *os.File
+	path   string
+	dir    *os.File
+	shared bool // not ours alone
 }
 
 // NewCgroup makes a cgroup called name below the caller's own, in the unified hierarchy (also where that is the side
@@ -24,6 +25,11 @@ func NewCgroup(name string) (*Cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
+	return NewCgroupIn(base, name)
+}
+
+// NewCgroupIn is NewCgroup below the cgroup whose directory is base.
+func NewCgroupIn(base, name string) (*Cgroup, error) {
 	path := filepath.Join(base, name)
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make a cgroup: %w: %w", errors.ErrUnsupported, err)
@@ -38,6 +44,18 @@ func NewCgroup(name string) (*Cgroup, error) {
 	}
 	return &Cgroup{path: path, dir: dir}, nil
 }
+
+// OpenCgroup opens the cgroup whose directory is path, which others may use too. It is closed by Close, and never removed.
+func OpenCgroup(path string) (*Cgroup, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open a cgroup: %w", err)
+	}
+	return &Cgroup{path: path, dir: dir, shared: true}, nil
+}
+
+// Close lets go of a cgroup and leaves what is in it.
+func (c *Cgroup) Close() { _ = c.dir.Close() }
 
 // ownCgroup returns the directory of the caller's cgroup v2.
 func ownCgroup() (string, error) {

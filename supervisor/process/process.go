@@ -8,3 +8,10 @@
 // What a process is for, when it is restarted and where its output goes are decided in supervisor/runner; restarting
 // strategies in supervisor. It runs on Linux only; the types of state.go are for everybody.
 package process
+
+// User is whom a process runs as.
+type User struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"` // besides GID
+}

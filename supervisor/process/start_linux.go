@@ -21,6 +21,9 @@ type Spec struct {
 	Output  *os.File   // its standard output and error; nil: /dev/null. In blocking mode, since the mode is shared
 	Extra   []*os.File // its descriptors from 3 on
 	Cgroup  *Cgroup    // nil: the caller's
+	// InCgroup: it is not started where it cannot be in Cgroup.
+	InCgroup bool
+	User     *User // nil: the caller's
 }
 
 // Fault tells apart why a process could not be started.
@@ -70,7 +73,13 @@ func (r *Reaper) Start(s Spec) (*Process, error) {
 	if s.Cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(s.Cgroup.dir.Fd())
 	}
+	if u := s.User; u != nil {
+		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
+	}
 	p := &Process{r: r, done: make(chan struct{}), started: time.Now(), cgroup: s.Cgroup, oom: oomKills()}
+	if s.Cgroup != nil && s.Cgroup.shared {
+		p.cgroup = nil // others are in it
+	}
 
 	// The lock is held until the child is known, so that its status cannot be taken before.
 	r.mu.Lock()
@@ -79,12 +88,12 @@ func (r *Reaper) Start(s Spec) (*Process, error) {
 		return nil, &StartError{Fault: OtherFault, Text: "cannot be started: the reaper is closed", Err: os.ErrClosed}
 	}
 	pid, err := syscall.ForkExec(path, s.Command, attr)
-	if err != nil && s.Cgroup != nil && (errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP)) {
+	if err != nil && s.Cgroup != nil && !s.InCgroup && (errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EOPNOTSUPP)) {
 		attr.Sys.UseCgroupFD, p.cgroup = false, nil // better without than not at all: the sweep does not rely on it
 		pid, err = syscall.ForkExec(path, s.Command, attr)
 	}
 	if err != nil {
-		return nil, diagnose(path, s.Command[0], err)
+		return nil, diagnose(s, path, err)
 	}
 	p.pid = pid
 	if i, err := Lookup(pid); err == nil { // it is there until its status is taken, a zombie at least
@@ -142,10 +151,13 @@ func find(s Spec) (string, error) {
 }
 
 // diagnose says in words why path could not be executed.
-func diagnose(path, name string, err error) *StartError {
+func diagnose(s Spec, path string, err error) *StartError {
+	name := s.Command[0]
 	e := &StartError{Fault: OtherFault, Text: fmt.Sprintf("%s cannot be started: %v", path, err), Err: err}
 	info, serr := os.Stat(path)
 	switch {
+	case errors.Is(err, syscall.EPERM) && s.User != nil:
+		e.Text = fmt.Sprintf("%s cannot be started as user %d: only root can: %v", path, s.User.UID, err)
 	case errors.Is(err, syscall.ENOENT) && serr != nil:
 		e.Fault, e.Text = NotFound, "there is no "+path
 		if path != name {

@@ -120,15 +120,24 @@ func (l *life) once() outcome {
 	r.mu.Unlock()
 
 	var cgroup *process.Cgroup
-	if spec.Cgroup {
+	switch {
+	case spec.CgroupDir != "":
+		c, err := process.NewCgroupIn(spec.CgroupDir, "process")
+		if err != nil {
+			return outcome{cause: CauseStart, reason: "cannot be started in a cgroup of its own: " + err.Error()}
+		}
+		cgroup = c
+	case spec.Cgroup:
 		if c, err := process.NewCgroup("outrigger-" + id); err == nil {
 			cgroup = c
-			defer func() {
-				if err := c.Remove(); err != nil {
-					r.log.Warn("a cgroup stays", "error", err)
-				}
-			}()
 		}
+	}
+	if cgroup != nil {
+		defer func() {
+			if err := cgroup.Remove(); err != nil {
+				r.log.Warn("a cgroup stays", "error", err)
+			}
+		}()
 	}
 	r.out.Mark()
 	read, write, err := outputPipe()
@@ -138,6 +147,7 @@ func (l *life) once() outcome {
 	defer read.Close()
 	p, err := r.reaper.Start(process.Spec{
 		Command: spec.Command, Env: marked(spec.Env, dir), Dir: spec.Dir, Output: write, Cgroup: cgroup,
+		InCgroup: spec.CgroupDir != "", User: spec.User,
 	})
 	_ = write.Close()
 	if err != nil {

@@ -141,11 +141,19 @@ func (r *runner) startSidecar() (*sidecar, error) {
 		_ = ours.Close()
 		return nil, err
 	}
+	var cgroup *process.Cgroup
+	if spec.CgroupDir != "" {
+		if cgroup, err = process.OpenCgroup(spec.CgroupDir); err != nil {
+			_, _, _ = ours.Close(), read.Close(), write.Close()
+			return nil, err
+		}
+		defer cgroup.Close()
+	}
 	s := &sidecar{r: r, drained: make(chan struct{}), words: make(chan handoff.Process, 1), closed: make(chan struct{}), pumped: make(chan struct{})}
 	if s.srv, err = handoff.NewServer(ours, s); err == nil {
 		s.proc, err = r.reaper.Start(process.Spec{
 			Command: spec.Command, Env: append(marked(spec.Env, dir), handoff.EnvName+"=3"), Dir: dir, Output: write,
-			Extra: []*os.File{theirs},
+			Extra: []*os.File{theirs}, Cgroup: cgroup, InCgroup: cgroup != nil,
 		})
 	}
 	_ = write.Close()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/internal/backoff"
+	"github.com/outrigger-mesh/outrigger/supervisor/process"
 )
 
 // SpecFormat is the format of [Spec] that this package writes; others are refused.
@@ -57,6 +58,10 @@ type Process struct {
 	Restart      Restart       `json:"restart"`
 	// Cgroup asks for a cgroup of its own where a cgroup v2 can be written; where none can, it has no effect.
 	Cgroup bool `json:"cgroup,omitempty"`
+	// CgroupDir is the directory of a cgroup v2 that is there: the process gets one of its own in it, or is not started.
+	CgroupDir string `json:"cgroupDir,omitempty"`
+	// User is whom it runs as. Default the runner's.
+	User *process.User `json:"user,omitempty"`
 }
 
 // Port is where the process was told to listen, on loopback.
@@ -91,6 +96,8 @@ type Sidecar struct {
 	StopTimeout time.Duration `json:"stopTimeout,omitempty"`
 	// ReadyTimeout is how long the successor may take to be ready in ReplaceSidecar. Default 10 s.
 	ReadyTimeout time.Duration `json:"readyTimeout,omitempty"`
+	// CgroupDir is the directory of a cgroup v2 that is there: the sidecar is started in it, or not at all.
+	CgroupDir string `json:"cgroupDir,omitempty"`
 }
 
 // Listen is a listening socket of the sidecar.
