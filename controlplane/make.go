@@ -175,6 +175,12 @@ func trial(k model.ServiceKey, v *model.Version, m *model.Model) *model.Local {
 	for _, port := range v.Ports {
 		l.Inbound[port.Name], l.Process[port.Name] = addr, addr
 	}
+	if i := v.Spec.Intercept; !i.IsZero() {
+		l.Intercept = &model.Intercept{Inbound: l.Inbound}
+		if i.Outbound {
+			l.Intercept.Outbound = []string{addr}
+		}
+	}
 	for _, u := range v.Uses {
 		if s := m.Services[u]; s != nil {
 			for _, port := range s.Ports {
@@ -198,6 +204,8 @@ func (p *Plane) lookup() resource.Lookup {
 		}
 		return listenable(address)
 	}
+	l.User = host.CheckUser
+	l.Intercept = func(i *resource.Intercept) error { return host.CheckIntercept(p.o.State.Dir, i) }
 	return l
 }
 

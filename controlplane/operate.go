@@ -28,6 +28,7 @@ func (p *Plane) Processes(context.Context) ([]admin.Process, error) {
 		a := admin.Process{
 			Service: x.Service, Version: x.Version, Tenant: x.Tenant, Instance: x.Instance, PID: x.PID, State: x.State,
 			Restarts: x.Restarts, Ready: x.Ready, Sidecar: admin.PID(x.Sidecar), Runner: admin.PID(x.Runner), Address: x.Address,
+			Intercept: x.Intercept,
 			Reason: x.Reason, LastOutput: x.LastOutput, Since: x.Since,
 		}
 		if isGateway(x.Instance) {
@@ -52,6 +53,16 @@ func (p *Plane) Operate(ctx context.Context, tenant, name string, op admin.Op) (
 	}[op]
 	ids, err := f(ctx, tenant, name)
 	return ids, p.named(err)
+}
+
+// Interceptions implements admin.Backend.
+func (p *Plane) Interceptions(_ context.Context, tenant, name string, anew bool) ([]admin.Interception, error) {
+	got, err := p.host.Interceptions(orDefault(tenant), name, anew)
+	out := make([]admin.Interception, 0, len(got))
+	for _, x := range got {
+		out = append(out, admin.Interception(x))
+	}
+	return out, p.named(err)
 }
 
 // named makes "nothing has this name" a problem that helps.

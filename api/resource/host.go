@@ -26,6 +26,10 @@ type Lookup struct {
 	// PortFree returns why address ("127.0.0.1:8080") cannot be listened on, nil where it can. It is asked for the
 	// fixed ports of services and for gateways, and answers nil for what r itself has open already.
 	PortFree func(r *Resource, address string) error
+	// User returns why a process cannot be run as a user, nil where it can.
+	User func(name string) error
+	// Intercept returns why connections cannot be redirected as it says, nil where they can.
+	Intercept func(i *Intercept) error
 }
 
 // CheckHost returns what stops the resources of a set from running on this host: programs and working directories that
@@ -57,6 +61,16 @@ func CheckHost(set []*Resource, h Lookup) Violations {
 		if program, ok := h.expand(s.Run.Command[0]); ok && program != "" && dirOK {
 			if message, hint := h.program(program, dir, s.Run.Env["PATH"]); message != "" {
 				add(r, "spec.run.command[0]", message, hint)
+			}
+		}
+		if s.Run.User != "" && h.User != nil {
+			if err := h.User(s.Run.User); err != nil {
+				add(r, "spec.run.user", err.Error(), "a user that is there, and a control plane that runs as root")
+			}
+		}
+		if !s.Intercept.IsZero() && h.Intercept != nil {
+			if err := h.Intercept(s.Intercept); err != nil {
+				add(r, "spec.intercept", err.Error(), "a control plane that may, or leave intercept out")
 			}
 		}
 		for i, p := range s.Ports {

@@ -96,6 +96,11 @@ func printStatus(out io.Writer, st admin.Status) error {
 		}
 	}
 	fmt.Fprintf(w, "Instances:\t%d of %d ready\n", ready, instances)
+	for _, p := range st.Processes {
+		if p.Intercept != "" {
+			fmt.Fprintf(w, "Intercepted:\t%s: %s\n", p.Instance, p.Intercept)
+		}
+	}
 	for _, c := range st.Clients {
 		if c.Kind == "envoy" || c.Kind == "grpc" {
 			fmt.Fprintf(w, "Foreign client:\t%s\n", c.Node)

@@ -103,6 +103,18 @@ func (c *Client) Operate(ctx context.Context, tenant, name string, op Op) ([]str
 	return res.Instances, err
 }
 
+// Interceptions are the rules that redirect the connections of the instances that name means; anew puts them once more into
+// the kernel.
+func (c *Client) Interceptions(ctx context.Context, tenant, name string, anew bool) ([]Interception, error) {
+	method := "GET"
+	if anew {
+		method = "POST"
+	}
+	var out []Interception
+	err := c.call(ctx, method, "/v1/intercept/"+url.PathEscape(name), query("tenant", tenant), nil, &out)
+	return out, err
+}
+
 // Logs copies output to w until it ends or, where q says Follow, ctx does.
 func (c *Client) Logs(ctx context.Context, q LogQuery, w io.Writer) error {
 	p := "/v1/logs"

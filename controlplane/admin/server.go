@@ -58,6 +58,9 @@ type Backend interface {
 	// Operate acts on the instances that name means: a service, service@version, or an instance's id. It
 	// returns the instances that it acted on, once the operation is done.
 	Operate(ctx context.Context, tenant, name string, op Op) ([]string, error)
+	// Interceptions are the rules that redirect the connections of the instances that name means. anew puts those once more
+	// into the kernel whose instances run.
+	Interceptions(ctx context.Context, tenant, name string, anew bool) ([]Interception, error)
 	// Logs writes output to w. Where more than one instance is meant, each line begins with its id.
 	Logs(ctx context.Context, q LogQuery, w io.Writer) error
 	// Events calls yield with every event after number since of run epoch, and then with each new one until ctx
@@ -129,6 +132,8 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST /v1/diff", s.apply(true))
 	m.HandleFunc("GET /v1/processes", s.processes)
 	m.HandleFunc("POST /v1/processes/{name}/{op}", s.operate)
+	m.HandleFunc("GET /v1/intercept/{name}", s.intercept(false))
+	m.HandleFunc("POST /v1/intercept/{name}", s.intercept(true))
 	m.HandleFunc("GET /v1/logs", s.logs)
 	m.HandleFunc("GET /v1/logs/{name}", s.logs)
 	m.HandleFunc("GET /v1/events", s.events)
@@ -254,6 +259,20 @@ func (s *Server) operate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, 200, map[string][]string{"instances": ids})
+}
+
+func (s *Server) intercept(anew bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		got, err := s.b.Interceptions(r.Context(), r.URL.Query().Get("tenant"), r.PathValue("name"), anew)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if got == nil {
+			got = []Interception{}
+		}
+		writeJSON(w, 200, got)
+	}
 }
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {

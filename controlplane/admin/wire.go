@@ -142,12 +142,25 @@ type Process struct {
 	Runner  PID  `json:"runner"`
 	// Address is where the mesh reaches the instance: its inbound sidecar's.
 	Address string `json:"address"`
+	// Intercept says which of its connections are redirected to its sidecar, in words ("outbound by cgroup, inbound"); "" for none.
+	Intercept string `json:"intercept,omitempty"`
 	// Reason says why the instance is not running or not ready, "" where it is.
 	Reason string `json:"reason,omitempty"`
 	// Since is when the process started, zero where none runs.
 	Since time.Time `json:"since,omitzero"`
 	// LastOutput are the last lines of output of a process that failed.
 	LastOutput []string `json:"lastOutput,omitempty"`
+}
+
+// Interception is what redirects the connections of one instance to its sidecar.
+type Interception struct {
+	Instance string `json:"instance"`
+	// Table is the name of its table of nftables, in the family inet.
+	Table string `json:"table"`
+	// Rules is the whole table in the syntax of nft.
+	Rules string `json:"rules"`
+	// InForce: the table is in the kernel. That of a stopped instance is not.
+	InForce bool `json:"inForce"`
 }
 
 // Event is something that happened on this host.

@@ -73,7 +73,7 @@ func DownOffline(ctx context.Context, stateDir string, l pool.Launcher, o runner
 	if err != nil {
 		return err
 	}
-	return stopFound(ctx, found, l, o, tell)
+	return errors.Join(stopFound(ctx, found, l, o, tell), clearOffline(stateDir, tell))
 }
 
 func stopFound(ctx context.Context, found []runner.Found, l pool.Launcher, o runner.StopOptions, tell func(string)) error {

@@ -40,6 +40,8 @@ type Process struct {
 	Sidecar  PID    `json:"sidecar"`
 	Runner   PID    `json:"runner"`
 	Address  string `json:"address"` // its inbound sidecar's, of the first port
+	// Intercept says which of its connections are redirected to its sidecar, in words; "" for none.
+	Intercept string `json:"intercept,omitempty"`
 
 	// What follows is not in the JSON.
 	Reason     string    `json:"-"` // why it does not run or is not ready
@@ -81,6 +83,8 @@ func (h *Host) processOf(u *unit, st pool.Status) Process {
 	}
 	i := h.instance(u, st)
 	p.Ready = i.Ready
+	_, force := h.tables.state(st.ID)
+	p.Intercept = interceptionText(force)
 	if i.Local != nil && len(u.ports) > 0 {
 		p.Address = i.Local.Inbound[u.ports[0].Name]
 	}

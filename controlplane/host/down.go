@@ -168,5 +168,6 @@ func (h *Host) stopAll(ctx context.Context, s *stopping) error {
 		errs = append(errs, ended...)
 		units = units[n:]
 	}
-	return errors.Join(errs...)
+	_, err := h.tables.clear()
+	return errors.Join(append(errs, err)...)
 }

@@ -404,6 +404,9 @@ func (h *Host) await(ctx context.Context, id string, waits func(string)) error {
 	if err == nil && over {
 		return errStopping
 	}
+	if err == nil {
+		err = h.redirect(id, false)
+	}
 	return err
 }
 

@@ -71,7 +71,9 @@ type Config struct {
 	// plane, the environment in which it was begun is kept.
 	Environ []string
 	Sink    Sink
-	Log     *slog.Logger
+	// Tables are where connections are redirected; the kernel's by default.
+	Tables Tables
+	Log    *slog.Logger
 }
 
 // Input is what a host is to run.
@@ -89,11 +91,14 @@ type Host struct {
 	cfg     Config
 	db      *database
 	ports   *allotter
+	tables  *interception
 	events  *eventlog.Log[Event]
 	supLog  *supervisor.EventLog
 	kick    chan struct{} // there is a new input
 	publish chan struct{} // there is something to tell
 	dirOf   func(id string) string
+	// sidecars is the directory of the cgroup in which sidecars are started, "" for none. Serve's goroutine alone uses it.
+	sidecars string
 
 	mu       sync.Mutex
 	input    *Input
@@ -156,6 +161,7 @@ func New(cfg Config) (*Host, error) {
 		changed: make(chan struct{}), toldCh: make(chan struct{}),
 		begun: make(chan struct{}), letGo: make(chan struct{}), over: make(chan struct{}),
 	}
+	h.tables = newInterception(cfg.StateDir, cfg.Tables)
 	h.dirOf = func(id string) string { return filepath.Join(cfg.StateDir, "instances", id) }
 	if h.stopped, err = db.stoppedSet(); err == nil {
 		h.last, err = db.healths()
@@ -205,6 +211,7 @@ func (h *Host) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { h.tell(side) })
 	wg.Go(func() { h.mergeEvents(side) })
+	wg.Go(func() { h.keepTables(side) })
 	up := root.Ready()
 	go func() {
 		defer close(h.letGo)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outrigger-mesh/outrigger/api/resource"
+	"github.com/outrigger-mesh/outrigger/controlplane/intercept"
 	"github.com/outrigger-mesh/outrigger/controlplane/model"
 	"github.com/outrigger-mesh/outrigger/supervisor"
 	"github.com/outrigger-mesh/outrigger/supervisor/pool"
@@ -31,8 +32,9 @@ type unit struct {
 
 	pool     *pool.Pool
 	locals   map[string]*model.Local // by instance
-	wasReady map[string]bool         // sidecars that were ready in this run of the process; Host.mu
-	gone     chan struct{}           // not nil while it is being removed; closed when it has been
+	rules    map[string]intercept.Rules
+	wasReady map[string]bool // sidecars that were ready in this run of the process; Host.mu
+	gone     chan struct{}   // not nil while it is being removed; closed when it has been
 }
 
 func (u *unit) compare(o *unit) int {

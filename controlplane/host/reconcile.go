@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/api/resource"
+	"github.com/outrigger-mesh/outrigger/controlplane/intercept"
 	"github.com/outrigger-mesh/outrigger/controlplane/model"
 	"github.com/outrigger-mesh/outrigger/internal/backoff"
 	"github.com/outrigger-mesh/outrigger/supervisor"
@@ -58,10 +59,14 @@ func (h *Host) reconcile(ctx context.Context, in Input, found []runner.Found) {
 	bad := func(format string, a ...any) {
 		problems = append(problems, fmt.Sprintf(format, a...))
 	}
+	if err := h.placeSidecars(units); err != nil {
+		bad("%v", err)
+	}
 	wanted := map[string]bool{}
 	wants := map[*unit][]pool.Want{}
+	rules := map[string]intercept.Rules{}
 	for _, u := range units {
-		u.locals, u.wasReady = map[string]*model.Local{}, map[string]bool{}
+		u.locals, u.wasReady, u.rules = map[string]*model.Local{}, map[string]bool{}, map[string]intercept.Rules{}
 		for _, id := range u.ids {
 			wanted[id] = true
 			spec, local, err := h.build(u, id, in.Model.Services, h.cfg.Environ, !running[id])
@@ -73,6 +78,9 @@ func (h *Host) reconcile(ctx context.Context, in Input, found []runner.Found) {
 				continue
 			}
 			u.locals[id] = local
+			if r, ok := u.rules[id]; ok {
+				rules[id] = r
+			}
 			wants[u] = append(wants[u], pool.Want{Spec: spec, Stopped: stopped[id]})
 		}
 	}
@@ -85,6 +93,30 @@ func (h *Host) reconcile(ctx context.Context, in Input, found []runner.Found) {
 		h.mu.Unlock()
 		h.bump()
 		return
+	}
+
+	// Nothing is started whose connections cannot be redirected as it says.
+	h.tables.plan(rules)
+	for u, ws := range wants {
+		wants[u] = slices.DeleteFunc(ws, func(w pool.Want) bool {
+			if w.Stopped {
+				return false
+			}
+			err := h.redirect(w.Spec.Instance, false)
+			if err != nil {
+				bad("%v", err)
+			}
+			return err != nil
+		})
+	}
+	if first {
+		gone, err := h.tables.sweep()
+		if err != nil {
+			bad("%v", err)
+		}
+		for _, t := range gone {
+			h.emit(Event{Kind: "intercept.swept", Text: "removed the rules that an earlier control plane left: " + t})
+		}
 	}
 
 	// The pools: kept, made anew where what cannot be changed did, or on their way out.

@@ -35,8 +35,9 @@ func (h *Host) build(u *unit, id string, services map[model.ServiceKey]*model.Se
 		spec.Kind, spec.Service, cpus = "gateway", "", runtime.NumCPU()
 	}
 	spec.Sidecar = &runner.Sidecar{
-		Command: []string{h.cfg.Sidecar, "-c", filepath.Join(dir, "bootstrap.json")},
-		Env:     []string{"GOMEMLIMIT=" + strconv.FormatInt(h.cfg.SidecarMemory, 10), "GOMAXPROCS=" + strconv.Itoa(cpus)},
+		Command:   []string{h.cfg.Sidecar, "-c", filepath.Join(dir, "bootstrap.json")},
+		Env:       []string{"GOMEMLIMIT=" + strconv.FormatInt(h.cfg.SidecarMemory, 10), "GOMAXPROCS=" + strconv.Itoa(cpus)},
+		CgroupDir: h.sidecars,
 	}
 	if u.gateway != nil {
 		name := xdsname.Edge
@@ -94,6 +95,13 @@ func (h *Host) build(u *unit, id string, services map[model.ServiceKey]*model.Se
 		return spec, nil, fmt.Errorf("instance %s: %w", id, err)
 	}
 	spec.Process = proc
+	rules, err := h.intercept(u, id, &spec, local, get)
+	if err != nil {
+		return spec, nil, fmt.Errorf("instance %s: %w", id, err)
+	}
+	if rules != nil {
+		u.rules[id] = *rules
+	}
 	return spec, local, nil
 }
 
@@ -130,6 +138,13 @@ func (h *Host) process(u *unit, p *runner.Process, local *model.Local, services 
 		if k, v, ok := strings.Cut(kv, "="); ok && k != "" {
 			env[k] = v
 		}
+	}
+	if run.User != "" {
+		var home map[string]string
+		if p.User, home, err = asUser(run.User); err != nil {
+			return err
+		}
+		maps.Copy(env, home)
 	}
 	for k, v := range told(local, p.Ports, services) {
 		env[k] = v

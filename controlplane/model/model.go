@@ -8,6 +8,7 @@ package model
 
 import (
 	"cmp"
+	"net/netip"
 
 	"github.com/outrigger-mesh/outrigger/api/resource"
 	"github.com/outrigger-mesh/outrigger/policy/balance"
@@ -66,6 +67,8 @@ type Service struct {
 	ServerName string
 	// Ports are those of all versions: in the order of the newest version, then what only older ones have.
 	Ports []Port
+	// Addresses are those by which redirected callers reach a port, by its name, in order.
+	Addresses map[string][]netip.AddrPort
 	// Versions are in ascending order. The only version of a service without one has the name "".
 	Versions []*Version
 	// Policy holds for all versions.
@@ -226,4 +229,14 @@ type Local struct {
 	Outbound string
 	// Uses are the listeners for each port of each service that it uses.
 	Uses map[PortKey]string
+	// Intercept is where its connections are redirected to; nil where they are not.
+	Intercept *Intercept
+}
+
+// Intercept is where the connections of an instance are redirected to.
+type Intercept struct {
+	// Outbound is where its own go, an address for each family.
+	Outbound []string
+	// Inbound is where those of others to its ports go, by port name.
+	Inbound map[string]string
 }

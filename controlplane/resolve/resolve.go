@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -145,11 +146,29 @@ func (r *resolver) named(res *resource.Resource, path, name string) *model.Servi
 }
 
 func (r *resolver) service(res *resource.Resource, spec *resource.Service) {
-	v := version(r.known(model.ServiceKey{Tenant: res.Tenant(), Name: res.Name()}), spec.Version)
+	s := r.known(model.ServiceKey{Tenant: res.Tenant(), Name: res.Name()})
+	v := version(s, spec.Version)
 	v.Spec = spec
 	v.Here = placed(spec.Placement, r.in.Host)
 	for _, p := range spec.Ports {
 		v.Ports = append(v.Ports, model.Port{Name: p.Name, Protocol: p.Protocol})
+		addresses(s, p)
+	}
+}
+
+// addresses adds those of one version's port to the service's.
+func addresses(s *model.Service, p resource.Port) {
+	for _, text := range p.Addresses {
+		a, err := netip.ParseAddrPort(text)
+		if err != nil { // refused by Validate
+			continue
+		}
+		if s.Addresses == nil {
+			s.Addresses = map[string][]netip.AddrPort{}
+		}
+		if i, found := slices.BinarySearchFunc(s.Addresses[p.Name], a, netip.AddrPort.Compare); !found {
+			s.Addresses[p.Name] = slices.Insert(s.Addresses[p.Name], i, a)
+		}
 	}
 }
 

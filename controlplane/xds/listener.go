@@ -173,12 +173,17 @@ func (b *builder) edgeListener(name string, g *model.Gateway) (*listenerv3.Liste
 			Name: "envoy.filters.listener.proxy_protocol", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a},
 		}}
 	}
+	return l, b.setEdge(l)
+}
+
+// setEdge says that a listener's callers are not of the mesh.
+func (b *builder) setEdge(l *listenerv3.Listener) error {
 	md, err := xdsfield.Any(&outriggerv1.ListenerMetadata{Direction: outriggerv1.ListenerMetadata_DIRECTION_EDGE})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{xdsname.MetadataKey: md}}
-	return l, nil
+	return nil
 }
 
 // inboundListener takes the calls to an instance.

@@ -109,6 +109,7 @@ func (c *Config) sidecar(l *model.Local) {
 			c.addService(u)
 		}
 	}
+	c.intercepted(l, v)
 }
 
 // byHost lists the route configuration that routes by Host: with a virtual host for each service, or with those that are

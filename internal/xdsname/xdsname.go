@@ -5,10 +5,14 @@
 //	                outbound                              one listener that routes by Host
 //	                outbound/<tenant>/<service>/<port>    calls to one service
 //	                gateway/<name>, edge                  calls from outside
+//	                intercept/outbound/<address>          redirected calls of the instance
+//	                intercept/inbound/<port>              redirected calls to it
+//	                intercept/<tenant>/<service>/<port>/<address>   unbound: what was meant for an address of a service
 //	route config    the listener's name; a listener of one service uses service/<tenant>/<service>/<port>
 //	cluster         inbound/<port>                        the process itself
 //	                <tenant>/<service>/<port>             all versions
 //	                <tenant>/<service>/<port>/<version>   one version
+//	                intercept/through, intercept/denied   where a redirected call was meant to go, and nowhere
 //
 // <port> is the port's name. A proxyless gRPC client asks for a listener by what it dials: xds:///orders is
 // orders, of the client's tenant, the first gRPC port; orders:admin is the port of that name.
@@ -36,6 +40,24 @@ func GatewayListener(name string) string { return "gateway/" + name }
 // ServiceRoutes names the route configuration for one port of a service.
 func ServiceRoutes(tenant, service, port string) string {
 	return "service/" + tenant + "/" + service + "/" + port
+}
+
+// Names of interception: the route configuration that routes redirected HTTP by Host, and two clusters.
+const (
+	Intercept        = "intercept/outbound"
+	InterceptThrough = "intercept/through"
+	InterceptDenied  = "intercept/denied"
+)
+
+// InterceptOutbound names the listener at address for an instance's own redirected calls.
+func InterceptOutbound(address string) string { return Intercept + "/" + address }
+
+// InterceptInbound names the listener for redirected calls to one port of an instance.
+func InterceptInbound(port string) string { return "intercept/inbound/" + port }
+
+// InterceptListener names the unbound listener for what was meant for one address of a service.
+func InterceptListener(tenant, service, port, address string) string {
+	return "intercept/" + tenant + "/" + service + "/" + port + "/" + address
 }
 
 // Cluster names the cluster of one port of a service, of one version or, where version is "", of all.
