@@ -29,7 +29,7 @@ func (p *Plane) Processes(context.Context) ([]admin.Process, error) {
 			Service: x.Service, Version: x.Version, Tenant: x.Tenant, Instance: x.Instance, PID: x.PID, State: x.State,
 			Restarts: x.Restarts, Ready: x.Ready, Sidecar: admin.PID(x.Sidecar), Runner: admin.PID(x.Runner), Address: x.Address,
 			Intercept: x.Intercept,
-			Reason: x.Reason, LastOutput: x.LastOutput, Since: x.Since,
+			Reason:    x.Reason, LastOutput: x.LastOutput, Since: x.Since,
 		}
 		if isGateway(x.Instance) {
 			a.Service = "" // its name would pass for a service's
