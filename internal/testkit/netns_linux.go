@@ -12,7 +12,7 @@ import (
 const netnsEnv = "OUTRIGGER_TEST_NETNS"
 
 // InNetNS has the calling test run in a network namespace of its own, in which loopback is up and nothing else is, and
-// which nobody else sees: in it rules of the kernel's may be set. The test is run once more, by a process in that
+// which nobody else sees: in it rules of the kernel's may be set. What it mounts nobody else sees either. The test is run once more, by a process in that
 // namespace; there InNetNS returns true, and false in the first process, which has then nothing left to do:
 //
 //	if !testkit.InNetNS(t, "nft", "ip") {
@@ -46,7 +46,7 @@ func InNetNS(t *testing.T, programs ...string) bool {
 	run := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
 	c := exec.Command(os.Args[0], "-test.run="+run, "-test.v", "-test.timeout=5m")
 	c.Env = append(os.Environ(), netnsEnv+"=1")
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("in a network namespace: %v\n%s", err, out)
