@@ -8,10 +8,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	rt "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -23,8 +21,6 @@ import (
 )
 
 const (
-	// sniffTime is how long a redirected connection may say nothing before it is taken for one in which the server speaks first.
-	sniffTime = 50 * time.Millisecond
 	// throughConnect is how long a connection to a place that the mesh does not know may take to be made: it may be far.
 	throughConnect = 10 * time.Second
 	deniedText     = "egress is denied: the mesh has no service of this name (spec.intercept.egress: deny)\n"
@@ -98,6 +94,9 @@ func (c *Config) virtualListener(s *model.Service, p model.Port, a netip.AddrPor
 	if p.Protocol.IsHTTP() {
 		routes := xdsname.ServiceRoutes(s.Tenant, s.Name, p.Name)
 		ln, err = b.httpListener(name, addr, routes)
+		if err == nil && p.Protocol == resource.Auto {
+			err = sniff(ln, b.tcpProxy(name, b.destination(s, p, nil)))
+		}
 		rc, rerr := b.serviceRoutes(s, p)
 		c.add(rt.RouteType, routes, rc, rerr)
 	} else {
@@ -115,55 +114,34 @@ func (b *builder) interceptOutbound(name, addr string, deny bool) (*listenerv3.L
 	if deny {
 		through = xdsname.InterceptDenied
 	}
-	ln, err := b.listener(name, addr, corev3.TrafficDirection_OUTBOUND, tcpName, b.tcpProxy(name, []model.Weighted{{Version: through, Weight: 1}}))
-	if err != nil {
-		return nil, err
-	}
 	m, err := b.manager(name, xdsname.Intercept)
 	if err != nil {
 		return nil, err
 	}
-	packed, err := xdsfield.Any(m)
+	ln, err := b.listener(name, addr, corev3.TrafficDirection_OUTBOUND, hcmName, m)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := xdsfield.Any(&originaldstv3.OriginalDst{})
 	if err != nil {
 		return nil, err
 	}
 	ln.UseOriginalDst = wrapperspb.Bool(true)
-	for _, f := range []struct {
-		name   string
-		config proto.Message
-	}{
-		{"envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}},
-		{"envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}},
-	} {
-		any, err := xdsfield.Any(f.config)
-		if err != nil {
-			return nil, err
-		}
-		ln.ListenerFilters = append(ln.ListenerFilters, &listenerv3.ListenerFilter{
-			Name: f.name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: any},
-		})
-	}
-	ln.ListenerFiltersTimeout = durationpb.New(sniffTime)
-	ln.ContinueOnListenerFiltersTimeout = true
-	ln.DefaultFilterChain = ln.FilterChains[0]
-	ln.FilterChains = []*listenerv3.FilterChain{{
-		Name:             "http",
-		FilterChainMatch: &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}},
-		Filters: []*listenerv3.Filter{{
-			Name: hcmName, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
-		}},
+	ln.ListenerFilters = []*listenerv3.ListenerFilter{{
+		Name: "envoy.filters.listener.original_dst", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: dst},
 	}}
-	return ln, nil
+	return ln, sniff(ln, b.tcpProxy(name, []model.Weighted{{Version: through, Weight: 1}}))
 }
 
 // interceptInbound takes what other machines connect to at a port of the process. They are not of the mesh, so what they say of
 // themselves is not believed.
 func (b *builder) interceptInbound(name string, p model.Port, addr string) (*listenerv3.Listener, error) {
 	target := xdsname.InboundListener(p.Name)
+	t := b.tcpProxy(name, []model.Weighted{{Version: target, Weight: 1}})
 	var ln *listenerv3.Listener
 	var err error
 	if !p.Protocol.IsHTTP() {
-		ln, err = b.listener(name, addr, corev3.TrafficDirection_INBOUND, tcpName, b.tcpProxy(name, []model.Weighted{{Version: target, Weight: 1}}))
+		ln, err = b.listener(name, addr, corev3.TrafficDirection_INBOUND, tcpName, t)
 	} else {
 		m, merr := b.manager(name, target)
 		if merr != nil {
@@ -171,6 +149,9 @@ func (b *builder) interceptInbound(name string, p model.Port, addr string) (*lis
 		}
 		m.UseRemoteAddress = wrapperspb.Bool(true)
 		ln, err = b.listener(name, addr, corev3.TrafficDirection_INBOUND, hcmName, m)
+		if err == nil && p.Protocol == resource.Auto {
+			err = sniff(ln, t)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -282,7 +283,8 @@ func (c *Compiler) setVirtualHost(now time.Time, r *report, name string, m *rout
 func (c *Compiler) settle(now time.Time, res *Result) {
 	c.poll(now, res)
 	res.Certificates, c.renewed = c.renewed, nil
-	for name, u := range c.units {
+	for _, name := range c.order() {
+		u := c.units[name]
 		for _, v := range u.chains() {
 			v.dirty = v.routes.settle(c, now, &res.Next) || v.dirty
 			for _, p := range v.hosts {
@@ -343,6 +345,10 @@ func (c *Compiler) ready(u *unit, now time.Time, next *time.Time) bool {
 	}
 	due := v.since.Add(c.opts.InitTimeout)
 	late := !now.Before(due)
+	if v.def.l.HandOver && u.active == nil && !late && c.unboundWait() {
+		sooner(next, due)
+		return false
+	}
 	for _, cv := range v.chains {
 		var ok bool
 		switch {
@@ -361,6 +367,31 @@ func (c *Compiler) ready(u *unit, now time.Time, next *time.Time) bool {
 		}
 	}
 	return true
+}
+
+// order is that in which listeners are looked at: those that hand over come after those that they hand over to.
+func (c *Compiler) order() []string {
+	handsOver := func(name string) int {
+		for _, v := range c.units[name].versions() {
+			if v.def.l.HandOver {
+				return 1
+			}
+		}
+		return 0
+	}
+	return slices.SortedFunc(maps.Keys(c.units), func(a, b string) int {
+		return cmp.Or(cmp.Compare(handsOver(a), handsOver(b)), cmp.Compare(a, b))
+	})
+}
+
+// unboundWait says whether an unbound listener is not active yet. Until then one that hands over would take what is not meant for it.
+func (c *Compiler) unboundWait() bool {
+	for _, u := range c.units {
+		if u.active == nil && u.pending != nil && u.pending.def.l.Unbound {
+			return true
+		}
+	}
+	return false
 }
 
 // listener is what is published of a version.

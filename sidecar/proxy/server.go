@@ -169,22 +169,27 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 		}
 	}
 	var errs []error
-	for name, c := range snap.Listeners {
-		if l := s.listeners[name]; l != nil {
-			if err := chmod(c); err != nil {
-				errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
+	for _, without := range []bool{true, false} { // what is handed over has a place to go to before the first is accepted
+		for name, c := range snap.Listeners {
+			if c.Unbound != without {
+				continue
 			}
-			l.configure(c)
-			continue
+			if l := s.listeners[name]; l != nil {
+				if err := chmod(c); err != nil {
+					errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
+				}
+				l.configure(c)
+				continue
+			}
+			l, err := s.open(c)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
+				continue
+			}
+			s.listeners[name] = l
 		}
-		l, err := s.open(c)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
-			continue
-		}
-		s.listeners[name] = l
+		s.meant.Store(unbound(s.listeners))
 	}
-	s.meant.Store(unbound(s.listeners))
 	return errors.Join(errs...)
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,8 +86,9 @@ func outside(t *testing.T) {
 	}
 	must(t, "ip", "addr", "add", "2001:db8::1/128", "dev", "lo", "nodad")
 	// The mesh's own addresses lead somewhere, where nobody listens.
-	must(t, "ip", "link", "add", "nowhere", "type", "dummy")
+	must(t, "ip", "link", "add", "nowhere", "type", "veth", "peer", "name", "nobody")
 	must(t, "ip", "link", "set", "nowhere", "up")
+	must(t, "ip", "link", "set", "nobody", "up")
 	must(t, "ip", "route", "add", "198.51.100.0/24", "dev", "nowhere")
 	must(t, "ip", "-6", "route", "add", "2001:db8::/64", "dev", "nowhere")
 	hosts := filepath.Join(t.TempDir(), "hosts")
@@ -200,6 +202,14 @@ func (m *intercepted) start() {
 	m.PS()
 }
 
+// of is the mesh in the hands of a part of the test.
+func (m *intercepted) of(t *testing.T) *intercepted {
+	whole := m.T
+	m.T = t
+	t.Cleanup(func() { m.T = whole })
+	return m
+}
+
 // as runs a program in the name of the service, and returns its exit code and what it printed.
 func (m *intercepted) as(args ...string) (int, string) {
 	m.T.Helper()
@@ -209,18 +219,18 @@ func (m *intercepted) as(args ...string) (int, string) {
 	}
 	c := http.Client{Timeout: 60 * time.Second}
 	defer c.CloseIdleConnections()
-	resp, err := c.Post("http://127.0.0.1:"+m.port, "application/json", bytes.NewReader(body))
-	if err != nil {
-		m.T.Fatal(err)
-	}
-	defer resp.Body.Close()
 	var got struct {
 		Code     int
 		Out, Err string
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
-		m.T.Fatal(err)
-	}
+	harness.Eventually(m.T, 20*time.Second, func() error { // it may be about to be started
+		resp, err := c.Post("http://127.0.0.1:"+m.port, "application/json", bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		return json.NewDecoder(resp.Body).Decode(&got)
+	})
 	return got.Code, got.Out + got.Err
 }
 
@@ -271,6 +281,7 @@ func tables(t *testing.T) []string {
 			out = append(out, name)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
@@ -325,8 +336,9 @@ func TestIntercept(t *testing.T) {
 	m.expect("renewed", m.Must("intercept", "greeter"), "is in force")
 	m.reachesMesh()
 
-	t.Run("inbound", func(t *testing.T) { inbound(t, m) })
+	t.Run("inbound", func(t *testing.T) { inbound(t, m.of(t)) })
 	t.Run("deny", func(t *testing.T) {
+		m := m.of(t)
 		m.write(m.spec("  intercept: {outbound: true, egress: deny, exclude: {ports: [9100], uids: [1234]}}\n", ""))
 		m.Must("apply", "-f", m.file)
 		harness.Eventually(t, 30*time.Second, func() error {
@@ -346,7 +358,7 @@ func TestIntercept(t *testing.T) {
 		m.expect("an excluded user", out, "outside of")
 		m.reachesMesh()
 	})
-	t.Run("crashes", func(t *testing.T) { crashes(t, m) })
+	t.Run("crashes", func(t *testing.T) { crashes(t, m.of(t)) })
 }
 
 // inbound calls from another machine: a namespace at the other end of a cable.
@@ -400,10 +412,17 @@ func inbound(t *testing.T, m *intercepted) {
 
 // crashes kills one part after another: what was intercepted is so again, and nothing is left in the end.
 func crashes(t *testing.T, m *intercepted) {
-	before := must(t, "nft", "list", "ruleset")
+	rules := func() string {
+		var b strings.Builder
+		for _, name := range tables(t) {
+			b.WriteString(must(t, "nft", "list", "table", "inet", "outrigger-"+name))
+		}
+		return b.String()
+	}
+	before := rules()
 	same := func(what string) {
 		t.Helper()
-		if after := must(t, "nft", "list", "ruleset"); after != before {
+		if after := rules(); after != before {
 			t.Errorf("%s: the rules are\n%s\nwere\n%s", what, after, before)
 		}
 	}
@@ -422,8 +441,14 @@ func crashes(t *testing.T, m *intercepted) {
 	m.reachesMesh()
 
 	// The process anew: in the same cgroup, by the same rules.
-	m.Kill9(m.Of("caller")[0].PID)
-	m.WaitReady()
+	old := m.Of("caller")[0].PID
+	m.Kill9(old)
+	harness.Eventually(t, 20*time.Second, func() error {
+		if p := m.Of("caller")[0]; !p.Ready || p.PID == old || p.PID == 0 {
+			return fmt.Errorf("process %d was killed, and there is %+v", old, p)
+		}
+		return nil
+	})
 	m.reachesMesh()
 	same("with a new process")
 
