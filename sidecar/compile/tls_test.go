@@ -290,7 +290,7 @@ func TestSecrets(t *testing.T) {
 		"tls_certificate: {certificate_chain: {inline_string: x}, private_key: " + inlinePEM(first.KeyPEM) + "}":            "Secret own: tls_certificate.certificate_chain: holds no certificate",
 		"validation_context: {trusted_ca: " + inlinePEM(ca.PEM) + "}":                                                       "Secret own: does not fit Listener l",
 		"tls_certificate: {pkcs12: {inline_string: x}}":                                                                     "Secret own: tls_certificate.pkcs12: is not served",
-		"session_ticket_keys: {}":                                                                                          "Secret own: session_ticket_keys: is not served",
+		"session_ticket_keys: {}": "Secret own: session_ticket_keys: is not served",
 	} {
 		if bad := k.set(SecretType, "own", text); !strings.Contains(bad, want) {
 			t.Errorf("got %q, want %q", bad, want)

@@ -47,6 +47,9 @@ func (c *Conn) Layer() Layer {
 	return c.lay.Layer
 }
 
+// WireReadable says whether the socket may have something to read.
+func (c *Conn) WireReadable() bool { return c.rd }
+
 // readable says whether a Read is worth trying.
 func (c *Conn) readable() bool { return c.rd || c.lay != nil && c.lay.more }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -140,3 +142,290 @@ func TestTLSClientCertificate(t *testing.T) {
 		}
 	}
 }
+
+// serverConfig is m's TLS for callers, to be replaced by the test.
+func (m *mesh) serverTLS() *snapshot.ServerTLS { return m.snap.Listeners["http"].TLS }
+
+// TestTLSHotSwap renews the certificate under load, again and again: no exchange fails, open connections stay, and each new
+// one is shown what was put in use last.
+func TestTLSHotSwap(t *testing.T) {
+	ca := testkit.NewCA(t, "ca")
+	m := tlsMesh(t, ca, snapshot.HTTP1, 0, echo)
+	me := ca.Issue(t, time.Time{}, "client")
+	url := "https://" + m.Addr("http")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	done := make(chan struct{}, 64)
+	for i := range 6 {
+		c := tlsClient(t, ca.Pool(), me, i%2 == 0)
+		fresh := i >= 3 // half of them with a connection for each exchange
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				res, err := c.Post(url, "text/plain", strings.NewReader("hello"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, err := io.ReadAll(res.Body)
+				res.Body.Close()
+				if err != nil || string(b) != "hello" {
+					t.Errorf("%s %q %v", res.Status, b, err)
+					return
+				}
+				select {
+				case done <- struct{}{}:
+				default:
+				}
+				if fresh {
+					c.CloseIdleConnections()
+				}
+			}
+		})
+	}
+	open := tlsClient(t, ca.Pool(), me, false)
+	first := get(t, open, url).TLS.PeerCertificates[0]
+	for range 8 {
+		next := ca.Issue(t, time.Time{}, "localhost", "127.0.0.1")
+		cfg := m.serverTLS().Load().Clone()
+		cfg.Certificates = []tls.Certificate{next.Certificate}
+		m.serverTLS().Store(cfg)
+		c := tlsClient(t, ca.Pool(), me, false)
+		if !get(t, c, url).TLS.PeerCertificates[0].Equal(next.Leaf) {
+			t.Fatal("a new connection is shown an old certificate")
+		}
+		if !get(t, open, url).TLS.PeerCertificates[0].Equal(first) {
+			t.Fatal("an open connection did not stay")
+		}
+		for range 6 {
+			select {
+			case <-done:
+			case <-time.After(20 * time.Second):
+				t.Fatal("nothing is served any more")
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func get(t *testing.T, c *http.Client, url string) *http.Response {
+	t.Helper()
+	res, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Fatal(res.Status)
+	}
+	return res
+}
+
+// TestTLSUpstreamFails answers 503 UF with a plain reason where the upstream's certificate or protocol is not right.
+func TestTLSUpstreamFails(t *testing.T) {
+	ca, other := testkit.NewCA(t, "ca"), testkit.NewCA(t, "other")
+	plain := backend(t, echo)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for name, c := range map[string]struct {
+		addr, want string
+	}{
+		"ended":    {tlsBackend(t, ca, ca.Issue(t, time.Now().Add(-time.Hour), "localhost"), echo), "TLS: the server's certificate expired at "},
+		"stranger": {tlsBackend(t, ca, other.Issue(t, time.Time{}, "localhost"), echo), "TLS: the server's certificate is not signed by a CA that is trusted here"},
+		"name":     {tlsBackend(t, ca, ca.Issue(t, time.Time{}, "other.example"), echo), "TLS: the server's certificate is for other.example, not for localhost"},
+		"plain":    {plain, "TLS: the server does not answer in TLS"},
+		"silent":   {silent.Addr().String(), "no connection within the connect timeout"},
+		"refused":  {tlsBackend(t, other, ca.Issue(t, time.Time{}, "localhost"), echo), "TLS: the server refused the handshake"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, proto := range []snapshot.Protocol{snapshot.HTTP1, snapshot.HTTP2} {
+				m := newMesh(t, proto, nil)
+				m.fwd.Retry = nil
+				own := ca.Issue(t, time.Time{}, "me")
+				cfg := &tls.Config{
+					RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12, // in which a refusal comes before the end
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own.Certificate, nil },
+				}
+				cl := &snapshot.Cluster{Name: "c", Protocol: proto, Strategy: roundrobin.Strategy{}, TLS: &snapshot.ClientTLS{}, ConnectTimeout: 2 * time.Second}
+				if name == "silent" {
+					cl.ConnectTimeout = 50 * time.Millisecond
+				}
+				cl.TLS.Store(&snapshot.ClientConfigs{HTTP1: cfg, HTTP2: cfg, TCP: cfg})
+				if err := m.Table().SetCluster(cl); err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Table().SetEndpoints("c", []snapshot.EndpointSpec{{Address: c.addr, Weight: 1}}); err != nil {
+					t.Fatal(err)
+				}
+				res, err := client(t, false).Get(m.url())
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if res.StatusCode != 503 || !strings.Contains(string(b), c.want) || !strings.Contains(string(b), "(UF)") {
+					t.Errorf("%s %s, want %s", res.Status, b, c.want)
+				}
+			}
+		})
+	}
+}
+
+// TestTLSSlowClients opens many connections that say nothing, or half a ClientHello, or stop in the middle of the handshake:
+// others are served meanwhile, and the slow ones end at their deadline.
+func TestTLSSlowClients(t *testing.T) {
+	ca := testkit.NewCA(t, "ca")
+	m := tlsMesh(t, ca, snapshot.HTTP1, 0, echo)
+	server := &snapshot.ServerTLS{HandshakeTimeout: 500 * time.Millisecond}
+	server.Store(m.serverTLS().Load())
+	for _, l := range m.snap.Listeners {
+		l.TLS = server
+	}
+	if err := m.Apply(m.snap); err != nil {
+		t.Fatal(err)
+	}
+	hello := clientHello(t, "localhost")
+	before := runtime.NumGoroutine()
+	var slow []net.Conn
+	for i := range 300 {
+		c, err := net.Dial("tcp", m.Addr("http"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		switch i % 3 {
+		case 1:
+			_, _ = io.WriteString(c, hello[:len(hello)/2])
+		case 2:
+			_, _ = io.WriteString(c, hello)
+		}
+		slow = append(slow, c)
+	}
+	get(t, tlsClient(t, ca.Pool(), ca.Issue(t, time.Time{}, "client"), false), "https://"+m.Addr("http"))
+	if n := runtime.NumGoroutine() - before; n > 100+60 { // those whose ClientHello is whole, and some of the test's own
+		t.Errorf("%d goroutines for 300 slow clients", n)
+	}
+	for i, c := range slow {
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.Copy(io.Discard, c); err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Fatalf("connection %d was not closed: %v", i, err)
+		}
+	}
+}
+
+// TestTLSTunnel relays TCP over TLS on both sides: the end of one direction is told by close_notify and leaves the other
+// open, and an end without it is passed on as a break.
+func TestTLSTunnel(t *testing.T) {
+	ca := testkit.NewCA(t, "ca")
+	cert := ca.Issue(t, time.Time{}, "localhost", "127.0.0.1")
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.Certificate}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ends := make(chan error, 2)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				b, err := io.ReadAll(c)
+				ends <- err
+				_, _ = c.Write(append([]byte("got "), b...)) // after the end of the other direction
+			}()
+		}
+	}()
+	m := tlsMesh(t, ca, snapshot.HTTP1, 0, echo)
+	if err := m.Table().SetEndpoints("c", []snapshot.EndpointSpec{{Address: ln.Addr().String(), Weight: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	me := ca.Issue(t, time.Time{}, "client")
+	dial := func() *tls.Conn {
+		c, err := tls.Dial("tcp", m.Addr("tcp"), &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{me.Certificate}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		return c
+	}
+	big := bytes.Repeat([]byte("x"), 1<<20)
+	c := dial()
+	if _, err := c.Write(big); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if err != nil || len(b) != len(big)+4 {
+		t.Fatalf("%d bytes came back: %v", len(b), err)
+	}
+	if err := <-ends; err != nil {
+		t.Fatalf("the end did not come as one: %v", err)
+	}
+	c = dial()
+	if _, err := c.Write([]byte("half")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.NetConn().(*net.TCPConn).CloseWrite() // without close_notify
+	_, err = io.ReadAll(c)
+	if err == nil {
+		t.Error("an end that may have been forged was taken for one")
+	}
+}
+
+// TestTLSAllocatesNothing counts whole exchanges over TLS 1.3 with a client certificate, the client's own side included.
+func TestTLSAllocatesNothing(t *testing.T) {
+	ca := testkit.NewCA(t, "ca")
+	m := tlsMesh(t, ca, snapshot.HTTP1, tls.VersionTLS13, echo)
+	addr := allocServer(t, func(c net.Conn) {
+		b := make([]byte, 4096)
+		for {
+			n, err := c.Read(b)
+			if err != nil || !bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
+				return
+			}
+			if _, err := c.Write(allocAnswer); err != nil {
+				return
+			}
+		}
+	})
+	if err := m.Table().SetCluster(&snapshot.Cluster{Name: "c", Protocol: snapshot.HTTP1, Strategy: roundrobin.Strategy{}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Table().SetEndpoints("c", []snapshot.EndpointSpec{{Address: addr, Weight: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	me := ca.Issue(t, time.Time{}, "client")
+	c, err := tls.Dial("tcp", m.Addr("http"), &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{me.Certificate}, NextProtos: []string{"http/1.1"}, DynamicRecordSizingDisabled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	request, b := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), make([]byte, 4096)
+	// One for each read of crypto/tls (its atLeastReader), on either side; none of ours.
+	countAllocsUpTo(t, 2*allocMeasured+allocAllowed, func() {
+		if _, err := c.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.Read(b)
+		if err != nil || !bytes.HasSuffix(b[:n], []byte("hello")) {
+			t.Fatalf("%q %v", b[:n], err)
+		}
+	})
+}
+
+var allocAnswer = []byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")

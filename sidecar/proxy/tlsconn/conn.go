@@ -34,7 +34,43 @@ type Conn struct {
 	seal bool   // Seal is at work
 	cut  bool   // the socket ended without close_notify
 	info Info
+
+	in framing
+	// drained: crypto/tls holds nothing that it has not given out, so that asking it before the socket has more is in vain.
+	drained bool
 }
+
+// framing follows the records that are given to crypto/tls.
+type framing struct {
+	head  [5]byte
+	n     uint8 // bytes of head that are there
+	left  int   // bytes of the record's body to come
+	whole int   // records that are whole, since it last had none
+}
+
+func (f *framing) add(p []byte) {
+	for len(p) > 0 {
+		if f.left > 0 {
+			k := min(f.left, len(p))
+			p = p[k:]
+			if f.left -= k; f.left == 0 {
+				f.whole++
+			}
+			continue
+		}
+		k := copy(f.head[f.n:], p)
+		p = p[k:]
+		if f.n += uint8(k); int(f.n) == len(f.head) {
+			f.n, f.left = 0, int(f.head[3])<<8|int(f.head[4])
+			if f.left == 0 {
+				f.whole++
+			}
+		}
+	}
+}
+
+// between says that the last byte that was given ended a record.
+func (f *framing) between() bool { return f.n == 0 && f.left == 0 }
 
 // Info is what a handshake settled.
 type Info struct {
@@ -73,12 +109,19 @@ func (t *Conn) Read(b []byte) (int, loop.ReadResult) {
 	if t.hs != nil {
 		return 0, loop.Again
 	}
+	if t.drained && t.rest == nil && !t.c.WireReadable() {
+		return 0, loop.Again
+	}
 	n, err := t.tc.Read(b)
 	if n > 0 {
+		if t.drained = t.in.whole == 1 && t.in.between() && n < len(b); t.drained {
+			t.in.whole = 0
+		}
 		return n, loop.OK
 	}
 	switch {
 	case err == errAgain:
+		t.drained, t.in.whole = t.in.between(), 0
 		return 0, loop.Again
 	case err == io.EOF && !t.cut:
 		return 0, loop.EOF
@@ -125,10 +168,13 @@ type socket struct{ t *Conn }
 func (s *socket) Read(p []byte) (int, error) {
 	t := s.t
 	if t.hs != nil {
-		return t.hs.read(p)
+		n, err := t.hs.read(p)
+		t.in.add(p[:n])
+		return n, err
 	}
 	if len(t.rest) > 0 {
 		n := copy(p, t.rest)
+		t.in.add(p[:n])
 		if t.rest = t.rest[n:]; len(t.rest) == 0 {
 			t.rest = nil
 		}
@@ -137,6 +183,7 @@ func (s *socket) Read(p []byte) (int, error) {
 	n, r := t.c.ReadWire(p)
 	switch r {
 	case loop.OK:
+		t.in.add(p[:n])
 		return n, nil
 	case loop.Again:
 		return 0, errAgain
