@@ -14,7 +14,7 @@ LINT        := $(CACHE)/bin/golangci-lint
 # Time that one package's tests may take.
 TESTTIME    ?= 20m
 
-.PHONY: help build shop demo test test-deps test-run test-fuzz test-fresh check lint archtest generated tidy fmt generate bench fuzz clean
+.PHONY: help build shop demo test test-deps test-run test-fuzz test-fresh check lint archtest generated tidy fmt generate bench fuzz soak clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench: ## measure a sidecar beside nginx, HAProxy, nghttpx and Envoy (25 minutes
 
 fuzz: ## every fuzz target, FUZZTOTAL (1h) in all, or FUZZTIME each
 	@$(if $(FUZZTIME),,FUZZTOTAL=$${FUZZTOTAL:-1h}) FUZZJOBS=$(P) tools/fuzz.sh
+
+soak: build ## one sidecar under everything at once for SOAK (10m): operations, failures, and what it holds
+	OUTRIGGER_BIN=$(CURDIR)/$(BIN) SOAK=$${SOAK:-10m} go test -count=1 -timeout 24h -v -run TestSoak ./test/soak
 
 clean: ## remove bin and .cache
 	rm -rf $(BIN) $(CACHE)

@@ -37,9 +37,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type proxyUnderTest struct {
 	name   string
 	hub    *hub
-	up     [3]string // addresses of upstreams by version
-	down   [3]string // listeners by the version of their upstream
-	stop   []func()
+	down   [3]string // listeners by the version of their upstream; 0 is TCP
 	strays func() int64
 }
 
@@ -56,16 +54,21 @@ func start(t *testing.T, name string, command func(bootstrap string) *exec.Cmd) 
 		t.Fatal(err)
 	}
 	t.Cleanup(h2.close)
+	raw, err := serveTCP(p.hub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(raw.close)
 	p.strays = func() int64 { return h1.stray.Load() + h2.stray.Load() }
 	type pair struct {
 		Name, Options    string
 		Listen, Upstream string
 	}
 	port := func(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
-	p.down = [3]string{1: harness.FreeAddr(t), 2: harness.FreeAddr(t)}
+	p.down = [3]string{harness.FreeAddr(t), harness.FreeAddr(t), harness.FreeAddr(t)}
 	var b bytes.Buffer
 	tpl := template.Must(template.ParseFiles("testdata/bootstrap.yaml.tmpl"))
-	if err := tpl.Execute(&b, map[string]any{"Closed": port(harness.FreeAddr(t)), "Pairs": []pair{
+	if err := tpl.Execute(&b, map[string]any{"Closed": port(harness.FreeAddr(t)), "TCP": pair{Listen: port(p.down[0]), Upstream: port(raw.l.Addr().String())}, "Pairs": []pair{
 		{"h1", "{http_protocol_options: {enable_trailers: true}}", port(p.down[1]), port(h1.l.Addr().String())},
 		{"h2", "{http2_protocol_options: {}}", port(p.down[2]), port(h2.l.Addr().String())},
 	}}); err != nil {
@@ -93,7 +96,7 @@ func start(t *testing.T, name string, command func(bootstrap string) *exec.Cmd) 
 			t.Logf("%s said:\n%.4000s", name, log.String())
 		}
 	})
-	for _, a := range p.down[1:] {
+	for _, a := range p.down {
 		harness.Eventually(t, 20*time.Second, func() error {
 			c, err := net.Dial("tcp", a)
 			if err == nil {
@@ -107,7 +110,10 @@ func start(t *testing.T, name string, command func(bootstrap string) *exec.Cmd) 
 
 func (p *proxyUnderTest) play(s *script) map[string]string {
 	return run(p.hub, s, func() (caller, error) {
-		if s.down == 1 {
+		switch s.down {
+		case 0:
+			return dialTCP(p.down[0])
+		case 1:
 			return dialH1(p.down[s.up])
 		}
 		return dialH2(p.down[s.up])
@@ -177,8 +183,20 @@ func TestEnvoy(t *testing.T) {
 		}
 		wg.Go(func() {
 			defer close(next)
-			for i := range scripts {
-				next <- i
+			for i, s := range scripts {
+				if !s.alone {
+					next <- i
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for k, p := range proxies {
+		wg.Go(func() {
+			for i, s := range scripts {
+				if s.alone {
+					results[i][k] = p.play(s)
+				}
 			}
 		})
 	}

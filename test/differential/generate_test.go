@@ -39,6 +39,10 @@ var kinds = []struct {
 	{"retry", 50, retry},
 	{"timeout", 24, timeout},
 	{"websocket", 20, websocket},
+	{"http10", 30, http10},
+	{"large", 20, large},
+	{"goaway", 10, goAway},
+	{"tcp", 60, tcp},
 }
 
 // generate makes all scripts of a seed.
@@ -62,7 +66,7 @@ func generate(seed uint64) (all []*script) {
 	for _, m := range malformed {
 		for up := 1; up <= 2; up++ {
 			g.id++
-			s := &script{id: g.id, kind: "malformed", down: 1, up: up, method: "with", path: m.what, local: true, raw: strings.ReplaceAll(m.raw, "ID", fmt.Sprint(g.id))}
+			s := &script{id: g.id, kind: "malformed", down: 1, up: up, method: "with", path: m.what, local: true, raw: m.raw}
 			s.ops = []op{{who: 'c', do: "head", end: true}}
 			s.tries = [][]op{{{do: "head", status: 200, frame: "length", end: true}}} // where it is taken
 			all = append(all, s)
@@ -525,4 +529,52 @@ func websocket(g *generator, s *script) {
 		s.ops = append(s.ops, op{who: 'c', do: "data", n: g.num(1, 2000)}, op{who: 'u', do: "data", n: g.num(1, 2000)})
 	}
 	s.ops = append(s.ops, op{who: 'u', do: "reset"})
+}
+
+// http10: the caller speaks HTTP/1.0, the upstream answers in any framing.
+func http10(g *generator, s *script) {
+	s.down = 1
+	s.raw = "GET /case-ID HTTP/1.0\r\nHost: old.example\r\n" + g.one("", "Connection: keep-alive\r\n", "Connection: close\r\n") + "X-Case: ID\r\n\r\n"
+	s.ops = append(s.ops, op{who: 'c', do: "head", end: true})
+	g.answer(s, g.num(200, 404), g.someFields(), g.sizes(2)...)
+}
+
+// large: bodies beyond every window and buffer, both ways.
+func large(g *generator, s *script) {
+	s.method = "POST"
+	var up, down []int
+	for range 4 {
+		up, down = append(up, 200_000), append(down, 200_000)
+	}
+	g.request(s, up...)
+	g.answer(s, 200, nil, down...)
+}
+
+// goAway: the upstream announces its connection's end within an exchange, which goes on.
+func goAway(g *generator, s *script) {
+	s.up, s.alone = 2, true
+	g.request(s)
+	g.answer(s, 200, nil, 1000, 2000)
+	s.ops = append(s.ops[:2:2], append([]op{{who: 'u', do: "goaway"}}, s.ops[2:]...)...)
+}
+
+// tcp: bytes both ways, halves that end at different times, resets.
+func tcp(g *generator, s *script) {
+	s.down, s.up, s.method, s.path = 0, 0, "", ""
+	s.ops = append(s.ops, op{who: 'c', do: "head"})
+	for range g.r.IntN(4) {
+		s.ops = append(s.ops, op{who: []byte("cu")[g.r.IntN(2)], do: "data", n: g.num(1, 1000, 40000)})
+	}
+	switch g.r.IntN(5) {
+	case 0: // the caller ends first, and still reads
+		s.ops = append(s.ops, op{who: 'c', do: "end"}, op{who: 'u', do: "data", n: 5000}, op{who: 'u', do: "end"})
+	case 1: // the upstream ends first, and still reads
+		s.ops = append(s.ops, op{who: 'u', do: "end"}, op{who: 'c', do: "data", n: 5000}, op{who: 'c', do: "end"})
+	case 2:
+		s.ops = append(s.ops, op{who: 'c', do: "reset"})
+	case 3:
+		s.ops = append(s.ops, op{who: 'u', do: "reset"})
+	default:
+		s.ops = append(s.ops, op{who: 'c', do: "close"})
+	}
 }

@@ -127,7 +127,7 @@ func (c *h1Caller) got() *message { return c.m }
 func (c *h1Caller) head(s *script, _ bool) {
 	var b []byte
 	if s.raw != "" {
-		b = append(b, s.raw...)
+		b = append(b, strings.ReplaceAll(s.raw, "ID", fmt.Sprint(s.id))...)
 	} else {
 		b = fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n", s.method, s.path, s.host)
 		b = c.framing(appendFields(b, s.fields), s.frame, s.length)
@@ -152,6 +152,7 @@ func (c *h1Caller) read(method string) {
 		c.m.change(func() {
 			c.m.start[":status"] = fmt.Sprint(resp.StatusCode)
 			c.m.start[":close"] = fmt.Sprint(resp.Close)
+			c.m.start[":version"] = resp.Proto
 			c.m.fields = headerFields(resp.Header)
 			if resp.StatusCode != 101 {
 				c.m.frame = frameOf(resp.TransferEncoding, resp.ContentLength)
@@ -294,6 +295,9 @@ func (e *h1Answerer) head(o *op) {
 		e.end()
 	}
 }
+
+// goAway is HTTP/2's.
+func (e *h1Answerer) goAway() {}
 
 func (e *h1Answerer) reset(uint32) { e.writer.reset() }
 

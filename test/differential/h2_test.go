@@ -21,6 +21,11 @@ type h2Conn struct {
 
 	mu      sync.Mutex // of what is written
 	enc     *hpack.Encoder
+	room    *sync.Cond       // on mu: a window has opened, or the connection has ended
+	window  int64            // what may be sent on the connection
+	initial int64            // what a stream's window is at first
+	windows map[uint32]int64 // by stream, from its first data on
+	ended   bool
 	buf     bytes.Buffer
 	server  bool
 	streams map[uint32]*message
@@ -29,7 +34,8 @@ type h2Conn struct {
 }
 
 func newH2(c net.Conn, server bool) *h2Conn {
-	h := &h2Conn{c: c, fr: http2.NewFramer(c, c), server: server, streams: map[uint32]*message{}}
+	h := &h2Conn{c: c, fr: http2.NewFramer(c, c), server: server, streams: map[uint32]*message{}, window: 65535, initial: 65535, windows: map[uint32]int64{}}
+	h.room = sync.NewCond(&h.mu)
 	h.enc = hpack.NewEncoder(&h.buf)
 	h.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	return h
@@ -46,7 +52,7 @@ func (h *h2Conn) hello() error {
 	if err := h.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 24}); err != nil {
 		return err
 	}
-	return h.fr.WriteWindowUpdate(0, 1<<28)
+	return h.fr.WriteWindowUpdate(0, 1<<30)
 }
 
 func (h *h2Conn) stream(id uint32) *message {
@@ -99,12 +105,33 @@ func (h *h2Conn) read() {
 				m.finish("reset " + f.ErrCode.String())
 				h.drop(id)
 			}
+			h.mu.Lock()
+			h.windows[id] = 1 << 40 // nothing that waits is of any use
+			h.room.Broadcast()
+			h.mu.Unlock()
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
 				h.mu.Lock()
+				if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
+					for id := range h.windows {
+						h.windows[id] += int64(v) - h.initial
+					}
+					h.initial = int64(v)
+				}
 				_ = h.fr.WriteSettingsAck()
+				h.room.Broadcast()
 				h.mu.Unlock()
 			}
+		case *http2.WindowUpdateFrame:
+			h.mu.Lock()
+			if id == 0 {
+				h.window += int64(f.Increment)
+			} else {
+				h.open1(id)
+				h.windows[id] += int64(f.Increment)
+			}
+			h.room.Broadcast()
+			h.mu.Unlock()
 		case *http2.PingFrame:
 			if !f.IsAck() {
 				h.mu.Lock()
@@ -113,6 +140,10 @@ func (h *h2Conn) read() {
 			}
 		}
 	}
+	h.mu.Lock()
+	h.ended = true
+	h.room.Broadcast()
+	h.mu.Unlock()
 	h.reading.Lock()
 	defer h.reading.Unlock()
 	for _, m := range h.streams {
@@ -180,11 +211,27 @@ func (h *h2Conn) writeHeaders(id uint32, end bool, fs []field) {
 	}
 }
 
+// open1 makes a stream's window; h.mu is held.
+func (h *h2Conn) open1(id uint32) {
+	if _, ok := h.windows[id]; !ok {
+		h.windows[id] = h.initial
+	}
+}
+
 func (h *h2Conn) writeData(id uint32, b []byte, end bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.open1(id)
 	for {
-		n := min(len(b), 16384)
+		for len(b) > 0 && min(h.window, h.windows[id]) <= 0 && !h.ended {
+			h.room.Wait()
+		}
+		n := min(len(b), 16384, int(max(min(h.window, h.windows[id]), 0)))
+		if h.ended {
+			return
+		}
+		h.window -= int64(n)
+		h.windows[id] -= int64(n)
 		_ = h.fr.WriteData(id, end && n == len(b), b[:n])
 		if b = b[n:]; len(b) == 0 {
 			return
@@ -321,4 +368,12 @@ func (e *h2Answerer) write(b []byte) {
 	defer e.h.mu.Unlock()
 	_, _ = e.h.c.Write(b)
 }
+
+// goAway says that this stream is the last.
+func (e *h2Answerer) goAway() {
+	e.h.mu.Lock()
+	defer e.h.mu.Unlock()
+	_ = e.h.fr.WriteGoAway(e.id, http2.ErrCodeNo, nil)
+}
+
 func (e *h2Answerer) close() {}

@@ -43,9 +43,14 @@ type script struct {
 	local bool
 	// raw is what is written in place of a request's head.
 	raw string
+	// alone: no other exchange is under way meanwhile.
+	alone bool
 }
 
 func (s *script) String() string {
+	if s.kind == "tcp" {
+		return fmt.Sprintf("%d tcp", s.id)
+	}
 	return fmt.Sprintf("%d %s h%d>h%d %s %s", s.id, s.kind, s.down, s.up, s.method, s.path)
 }
 
@@ -173,6 +178,7 @@ type answerer interface {
 	end()
 	reset(code uint32)
 	write(b []byte)
+	goAway()
 	close()
 }
 
@@ -261,6 +267,8 @@ func answer(a answerer, o *op, id int, at *int) {
 		a.write([]byte(o.text))
 	case "close":
 		a.close()
+	case "goaway":
+		a.goAway()
 	case "silent":
 	default:
 		panic(o.do)

@@ -5,6 +5,7 @@
 //	make soak              # ten minutes
 //	SOAK=1h make soak
 //	go test ./test/soak    # twenty seconds, as part of the tests
+//	SOAK_PROFILES=DIR …    # keeps a heap profile of each round's end
 //
 // An operation is never tried again. What fails while an upstream is down, as it may then, is counted as expected; any other failure
 // fails the test. Between rounds everything is let go of, and goroutines, descriptors and memory are compared with the

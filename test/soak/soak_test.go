@@ -170,10 +170,14 @@ func (s *sidecar) quiet(before reading) (r reading) {
 		}
 		return nil
 	})
-	if _, err := s.get("/debug/pprof/heap?gc=1"); err != nil {
+	profile, err := s.get("/debug/pprof/heap?gc=1")
+	if dir := os.Getenv("SOAK_PROFILES"); err == nil && dir != "" {
+		err = os.WriteFile(filepath.Join(dir, time.Now().Format("heap-150405.pprof")), []byte(profile), 0o600)
+	}
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	r, err := s.read()
+	r, err = s.read()
 	if err != nil {
 		s.t.Fatal(err)
 	}
