@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"time"
+
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
@@ -10,8 +12,11 @@ import (
 
 // recorder counts exchanges. It belongs to one loop; the series that it resolves are shared.
 type recorder struct {
-	reg   *stat.Registry
-	cache map[recordKey]*series
+	reg *stat.Registry
+	// cache has what was recorded of late, before what was so before that: who is in neither holds on to nothing of a
+	// configuration that is gone.
+	cache, before map[recordKey]*series
+	turned        int64 // when cache was begun
 	// refusals by listener and reason.
 	refusals map[refusalKey]*stat.Counter
 }
@@ -34,8 +39,11 @@ type series struct {
 	duration *stat.Histogram
 }
 
-// maxCached bounds the cache: configurations come and go.
-const maxCached = 4096
+// maxCached and turnTime bound the cache: configurations come and go, and what is in use is found again.
+const (
+	maxCached = 4096
+	turnTime  = int64(10 * time.Second)
+)
 
 func newRecorder(reg *stat.Registry) *recorder {
 	return &recorder{reg: reg, cache: map[recordKey]*series{}, refusals: map[refusalKey]*stat.Counter{}}
@@ -69,8 +77,12 @@ func (r *recorder) Record(s *pipeline.Stream) {
 }
 
 func (r *recorder) resolve(s *pipeline.Stream, k recordKey) *series {
-	if len(r.cache) >= maxCached {
-		clear(r.cache)
+	if now := s.Now(); len(r.cache) >= maxCached || now-r.turned > turnTime {
+		r.before, r.cache, r.turned = r.cache, map[recordKey]*series{}, now
+	}
+	if e := r.before[k]; e != nil {
+		r.cache[k] = e
+		return e
 	}
 	var service, version, pattern string
 	if k.cluster != nil {

@@ -367,7 +367,7 @@ func run(h *hub, s *script, dial func() (caller, error)) map[string]string {
 				gone := o.do == "reset" || o.do == "close" || o.do == "half"
 				ok = m.await(patience, func() bool {
 					if gone {
-						return m.end != "" && (m.end != "whole" || m.after != "")
+						return m.end != "" && (m.end != "whole" || m.after != "" || s.kind == "tcp")
 					}
 					if s.kind == "websocket" { // the request has ended, the tunnel behind it goes on
 						return m.after != "" || len(m.body) >= n

@@ -339,12 +339,13 @@ func (t *Conn) close(failed bool) {
 	t.l.Connections.Add(-1)
 	t.l.Active.Add(-1)
 	t.endTry(failed && was != relaying)
-	if failed {
-		t.down.c.Reset()
-	} else {
-		t.down.c.Close()
-	}
-	if t.up.c != nil {
-		t.up.c.Close()
+	for _, c := range []*loop.Conn{t.down.c, t.up.c} {
+		switch {
+		case c == nil:
+		case failed: // what broke on one side must not look whole on the other
+			c.Reset()
+		default:
+			c.Close()
+		}
 	}
 }
