@@ -148,7 +148,8 @@ func (c *setCheck) intercepts() {
 		if s.Intercept.IsZero() || !s.Intercept.Outbound || s.Run == nil || s.Pool != nil && s.Pool.Size != nil && *s.Pool.Size == 0 {
 			return
 		}
-		key, t, message, hint := "", taken{r: r}, "", ""
+		var key, message, hint string
+		t := taken{r: r}
 		if s.Placement != nil {
 			t.hosts = s.Placement.Hosts
 		}

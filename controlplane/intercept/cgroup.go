@@ -41,7 +41,26 @@ func Base(stateDir string) (Cgroup, error) {
 	if err != nil {
 		return Cgroup{}, err
 	}
+	ns, nerr := os.Readlink("/proc/self/ns/cgroup")
+	release, rerr := os.ReadFile("/proc/sys/kernel/osrelease")
+	if nerr == nil && rerr == nil && ns != firstCgroupNamespace && !seesNamespaces(string(release)) {
+		return Cgroup{}, fmt.Errorf("intercept by cgroup in a cgroup namespace (a container) needs Linux 6.11, this is %s: %w; intercept by uid needs none",
+			strings.TrimSpace(string(release)), errors.ErrUnsupported)
+	}
 	return own.Below(strings.TrimSuffix(Prefix(stateDir), "-")), nil
+}
+
+// firstCgroupNamespace is the machine's own cgroup namespace (PROC_CGROUP_INIT_INO in linux/proc_ns.h).
+const firstCgroupNamespace = "cgroup:[4026531835]"
+
+// seesNamespaces says whether a kernel counts the levels of cgroups from the root of their namespace, as rules are made here. Before
+// Linux 6.11 ("nft_socket: make cgroupsv2 matching work with namespaces") it counted from the machine's, and rules would match nothing.
+func seesNamespaces(release string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 6 || major == 6 && minor >= 11
 }
 
 // ownCgroup is this process's, by /proc.

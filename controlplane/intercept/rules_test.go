@@ -99,3 +99,11 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestSeesNamespaces(t *testing.T) {
+	for release, want := range map[string]bool{"6.11.0-1-amd64": true, "6.18.44": true, "7.0.1": true, "6.10.9": false, "5.15.0-91-generic": false, "odd": false} {
+		if got := seesNamespaces(release); got != want {
+			t.Errorf("%s: %v", release, got)
+		}
+	}
+}

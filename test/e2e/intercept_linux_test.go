@@ -176,7 +176,7 @@ func (m *intercepted) write(spec string) {
 // newIntercepted prepares the mesh.
 func newIntercepted(t *testing.T) *intercepted {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "intercept") // open to the user that a process runs as
+	dir, err := os.MkdirTemp("", "intercept") //nolint:usetesting // open to the user that a process runs as
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,8 +379,10 @@ func inbound(t *testing.T, m *intercepted) {
 	must(t, "ip", "addr", "add", "fd77::1/64", "dev", "near", "nodad")
 	must(t, "ip", "link", "set", "near", "up")
 	for _, args := range [][]string{
-		{"ip", "addr", "add", "10.77.0.2/24", "dev", "far"}, {"ip", "addr", "add", "10.77.0.9/24", "dev", "far"},
-		{"ip", "addr", "add", "fd77::2/64", "dev", "far", "nodad"}, {"ip", "link", "set", "far", "up"},
+		{"ip", "addr", "add", "10.77.0.2/24", "dev", "far"},
+		{"ip", "addr", "add", "10.77.0.9/24", "dev", "far"},
+		{"ip", "addr", "add", "fd77::2/64", "dev", "far", "nodad"},
+		{"ip", "link", "set", "far", "up"},
 	} {
 		if out, err := there(args...); err != nil {
 			t.Fatalf("%v: %v: %s", args, err, out)
@@ -589,4 +591,69 @@ func TestInterceptByNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing(t, m)
+}
+
+// TestInterceptRefused: who may not set rules is told so, and nothing is started without them.
+func TestInterceptRefused(t *testing.T) {
+	if !testkit.InNetNS(t, "setpriv") { // root, to become somebody else; in the namespace nothing can go wrong
+		return
+	}
+	b := harness.Binaries(t)
+	dir, err := os.MkdirTemp("", "refused") //nolint:usetesting // of the other user
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	// The programs may lie where only root gets to.
+	for _, name := range []string{"outrigger", "outrigger-sidecar", "outrigger-runner"} {
+		must(t, "cp", filepath.Join(b.Dir, name), dir)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "greeter.py"), []byte(greeterPy), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "chown", "-R", "65534:65534", dir)
+	unprivileged := func(args ...string) (string, error) {
+		c := exec.Command("setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", filepath.Join(dir, "outrigger")}, args...)...)
+		c.Dir, c.Env = dir, append(os.Environ(), "HOME="+dir)
+		out, err := c.CombinedOutput()
+		return string(out), err
+	}
+	spec := func(run, intercept string) string {
+		file := filepath.Join(dir, "mesh.yaml")
+		text := fmt.Sprintf("apiVersion: outrigger.dev/v1\nkind: Service\nmetadata: {name: greeter}\nspec:\n  version: 1.0.0\n  ports: [{name: http, protocol: http}]\n  run: {command: [%s, greeter.py]%s}\n%s", python, run, intercept)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	state := filepath.Join(dir, "state")
+	for want, file := range map[string]func() string{
+		"spec.intercept: list the tables of nftables": func() string { return spec("", "  intercept: {outbound: true}\n") },
+		"spec.run.user: only root can run processes":  func() string { return spec(", user: root", "") },
+		"there is no user nobody-of-this-name":        func() string { return spec(", user: nobody-of-this-name", "") },
+	} {
+		out, err := unprivileged("up", "--detach", "--state", state, "--edge", harness.FreeAddr(t), "-f", file())
+		if err == nil || !strings.Contains(out, want) {
+			t.Errorf("%v: %s\nwant %q", err, out, want)
+		}
+		if strings.Contains(want, "intercept") && !strings.Contains(out, "needs root (CAP_NET_ADMIN)") {
+			t.Errorf("says not what is needed: %s", out)
+		}
+	}
+	// Without interception nothing is asked of the kernel that it would refuse.
+	out, err := unprivileged("up", "--detach", "--wait", "60s", "--state", state, "--edge", harness.FreeAddr(t), "-f", spec("", ""))
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	defer func() {
+		if out, err := unprivileged("down", "--state", state); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}()
+	if out, err := unprivileged("status", "--state", state); err != nil || strings.Contains(out, "nftables") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := unprivileged("intercept", "greeter", "--state", state); err != nil || !strings.Contains(out, "nothing of greeter is intercepted") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
