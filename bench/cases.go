@@ -5,6 +5,7 @@ import "fmt"
 // benchCase is a row of the table of limits, or several that are measured together.
 type benchCase struct {
 	id, title string
+	about     string // what the title leaves out
 	// unit of the figure that the plot shows.
 	plot metric
 	// peers in the order of the table. The first is Outrigger.
@@ -105,22 +106,22 @@ func allCases() []*benchCase {
 			limits: []limit{atMost(cpu, 0.70, "haproxy"), atMost(cpu, 0.95, "nginx"), atMost(cpu, 0.26, "envoy")}, metrics: columns, measure: measureLoad,
 		},
 		{
-			id: "c500", title: "HTTP/1.1, 500 connections, requests at a fixed rate", plot: cpu, load: []string{"http", "-c", "500", "-size", "128"}, rate: 40000,
+			id: "c500", title: "HTTP/1.1, 500 connections, fixed rate", about: "requests are due at fixed times, whatever the answers do", plot: cpu, load: []string{"http", "-c", "500", "-size", "128"}, rate: 40000,
 			peers:  join(on("http", "outrigger", "haproxy"), extra("http", "nginx")),
 			limits: []limit{atMost(cpu, 0.75, "haproxy")}, metrics: columns, measure: measureRate,
 		},
 		{
-			id: "s7", title: "TLS 1.3 with client certificates, HTTP/1.1, 50 connections", plot: cpu, load: []string{"http", "-c", "50", "-size", "128", "-ca", "@CA@", "-cert", "@CERT@", "-key", "@KEY@"},
+			id: "s7", title: "TLS 1.3, client certificates", about: "HTTP/1.1, 50 connections, TLS from the client to the proxy", plot: cpu, load: []string{"http", "-c", "50", "-size", "128", "-ca", "@CA@", "-cert", "@CERT@", "-key", "@KEY@"},
 			peers:  join(on("tls", "outrigger", "haproxy"), extra("tls", "nginx", "envoy")),
 			limits: []limit{atMost(cpu, 0.80, "haproxy")}, metrics: columns, measure: measureLoad,
 		},
 		{
-			id: "s3", title: "gRPC unary, 4 connections of 50 streams, Outrigger with all policies on", plot: cpu, load: []string{"grpc", "-c", "4", "-m", "50"}, grpc: true,
+			id: "s3", title: "gRPC unary, 4 × 50 streams, all policies on", about: "4 connections of 50 streams; Outrigger with all policies on, the peers with none but where the row says so", plot: cpu, load: []string{"grpc", "-c", "4", "-m", "50"}, grpc: true,
 			peers:  join(on("grpc-policy", "outrigger"), on("grpc", "nghttpx", "envoy"), []entrant{samePolicy}, extra("grpc", "haproxy", "nginx")),
 			limits: []limit{atMost(cpu, 0.50, "nghttpx"), atMost(cpu, 0.09, "envoy"), {metric: perCore, factor: 400_000, least: true}}, metrics: append([]metric{perCore}, columns...), measure: measureLoad,
 		},
 		{
-			id: "s3v", title: "the same, with path, grpc-timeout, traceparent and token varying", plot: cpu, load: []string{"grpc", "-c", "4", "-m", "50", "-vary"}, grpc: true,
+			id: "s3v", title: "the same, headers varying", about: "as s3, with path, grpc-timeout, traceparent and token varying from call to call", plot: cpu, load: []string{"grpc", "-c", "4", "-m", "50", "-vary"}, grpc: true,
 			peers:  join(on("grpc-policy", "outrigger"), on("grpc", "haproxy"), extra("grpc", "nghttpx", "envoy")),
 			limits: []limit{atMost(cpu, 0.45, "haproxy")}, metrics: append([]metric{perCore}, columns...), measure: measureLoad,
 		},
@@ -135,23 +136,23 @@ func allCases() []*benchCase {
 			limits: []limit{atMost(cpu, 1, "haproxy"), atMost(p99, 1.2, "haproxy")}, metrics: columns, measure: measureLoad,
 		},
 		{
-			id: "s2", title: "one connection, HTTP/1.1: what the hop adds", plot: added50, load: []string{"http", "-c", "1", "-size", "128"},
+			id: "s2", title: "one connection: what the hop adds", about: "HTTP/1.1, against the service called directly", plot: added50, load: []string{"http", "-c", "1", "-size", "128"},
 			peers:  join(on("http", "outrigger", "haproxy", "direct"), extra("http", "nginx", "envoy")),
 			limits: []limit{atMost(added50, 1, "haproxy"), atMost(added99, 1, "haproxy")}, metrics: append([]metric{added50, added99}, columns...), measure: measureLoad,
 		},
 		idleCase("idle", "plain", "http", 1), idleCase("idle-tls", "tls", "tls", 24), idleCase("idle-h2", "http2", "grpc", 8),
 		{
-			id: "slope", title: "one more instance in a mesh, each with 20 upstreams: what its processes add", plot: mib, once: true,
+			id: "slope", title: "one more instance, 20 upstreams", plot: mib, once: true,
 			peers:  []entrant{{peer: "outrigger", label: "sidecar"}, {peer: "outrigger", label: "runner"}},
-			limits: []limit{{metric: mib, factor: 6}, {metric: mib, factor: 2, subject: "runner"}}, metrics: []metric{mib, atOne}, measure: measureSlope,
+			limits: []limit{{metric: mib, factor: 6, subject: "sidecar"}, {metric: mib, factor: 2, subject: "runner"}}, metrics: []metric{mib, atOne}, measure: measureSlope,
 		},
 		{
-			id: "loops", title: "two loops on two cores, gRPC: work for each second of CPU", plot: scale, load: []string{"grpc", "-c", "32", "-m", "8"}, grpc: true,
+			id: "loops", title: "two loops on two cores", plot: scale, load: []string{"grpc", "-c", "32", "-m", "8"}, grpc: true,
 			peers:  []entrant{{peer: "outrigger", listener: "grpc-policy", label: "two loops"}, {peer: "outrigger", listener: "grpc-policy", label: "one loop"}},
 			limits: []limit{{metric: scale, factor: 1.8, least: true}}, metrics: append([]metric{scale, perCore}, columns...), measure: measureLoops,
 		},
 		{
-			id: "loris", title: "p99 of 50 connections beside slow-loris clients", plot: slowness, load: []string{"http", "-c", "50", "-size", "128", "-rate", "10000"},
+			id: "loris", title: "beside slow-loris clients", about: "p99 of 50 connections without and with clients that send their heads byte by byte", plot: slowness, load: []string{"http", "-c", "50", "-size", "128", "-rate", "10000"},
 			peers:  join(on("http", "outrigger"), extra("http", "haproxy", "nginx")),
 			limits: []limit{{metric: slowness, factor: 2}}, metrics: []metric{slowness, p99, p99Slow}, measure: measureLoris,
 		},
@@ -160,7 +161,7 @@ func allCases() []*benchCase {
 
 func idleCase(id, kind, listener string, most float64) *benchCase {
 	c := &benchCase{
-		id: id, title: fmt.Sprintf("an idle connection, %s: memory", kind), plot: kib, once: true, load: []string{"hold", "-kind", kind}, grpc: listener == "grpc",
+		id: id, title: fmt.Sprintf("an idle connection, %s", kind), plot: kib, once: true, load: []string{"hold", "-kind", kind}, grpc: listener == "grpc",
 		limits: []limit{{metric: kib, factor: most}}, metrics: []metric{kib}, measure: measureIdle,
 	}
 	for i, p := range []string{"outrigger", "haproxy", "nginx", "envoy"} {

@@ -47,7 +47,7 @@ func (s *svg) String() string {
 
 // plotLimits shows how much of each limit is used: at most 1 where it is kept.
 func (r *results) plotLimits() string {
-	const left, width, row, top, most = 560.0, 300.0, 24.0, 56.0, 1.5
+	const left, width, row, top, most = 590.0, 300.0, 24.0, 56.0, 1.5
 	s := &svg{width: left + width + 130, height: top + 30}
 	s.text(16, 26, 16, colourText, "start", "600", "Share of each limit that is used: kept up to 1")
 	y := top
@@ -56,7 +56,7 @@ func (r *results) plotLimits() string {
 		for i, ch := range c.Checks {
 			if i == 0 {
 				s.text(16, y+15, 12, colourText, "start", "600", c.ID)
-				s.text(76, y+15, 12, colourText, "start", "400", clip(k.title, 46))
+				s.text(76, y+15, 12, colourText, "start", "400", clip(k.title, 44))
 			}
 			s.text(left-10, y+15, 11, colourFaint, "end", "400", ch.Text)
 			switch {
@@ -69,7 +69,7 @@ func (r *results) plotLimits() string {
 				}
 				w := min(max(ch.Share, 0), most) / most * width
 				s.rect(left, y+3, w, row-8, colour)
-				s.text(left+w+6, y+15, 11, colourText, "start", "400", fmt.Sprintf("%.2f %s", ch.Share, ch.Verdict))
+				s.text(left+width+10, y+15, 11, colour, "start", "600", fmt.Sprintf("%.2f %s", ch.Share, ch.Verdict))
 			}
 			y += row
 		}
@@ -108,7 +108,7 @@ func (r *results) plotFigures() string {
 			col = 1
 		}
 		x, y := 16+float64(col)*panel, bottoms[col]+12
-		s.text(x, y+12, 12, colourText, "start", "600", clip(c.ID+": "+k.title, 66))
+		s.text(x, y+12, 12, colourText, "start", "600", clip(c.ID+": "+k.title, 60))
 		s.text(x, y+27, 11, colourFaint, "start", "400", k.plot.title+unitOf(k))
 		y += 34
 		for _, p := range rows {

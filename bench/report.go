@@ -140,7 +140,7 @@ func (c *caseResult) check(k *benchCase, l limit) check {
 	if l.of != "" {
 		out.Text = fmt.Sprintf("%s %s %.2f × %s", l.metric.title, sign, l.factor, l.of)
 	} else {
-		out.Text = fmt.Sprintf("%s: %s %s %s", subject, l.metric.title, sign, trim(l.factor))
+		out.Text = strings.TrimPrefix(fmt.Sprintf("%s: %s %s %s", l.subject, l.metric.title, sign, trim(l.factor)), ": ")
 	}
 	us, them := c.find(subject), (*row)(nil)
 	if l.of != "" {
@@ -218,10 +218,15 @@ func (r *results) text() string {
 func (c *caseResult) table(b *strings.Builder) {
 	k := caseOf(c.ID)
 	fmt.Fprintf(b, "\n### %s: %s\n\n", c.ID, k.title)
-	if notes := c.Notes; len(notes) > 0 || c.Began != "" {
-		if c.Began != "" {
-			notes = append(slices.Clone(notes), "measured "+c.Began)
-		}
+	var notes []string
+	if k.about != "" {
+		notes = append(notes, k.about)
+	}
+	notes = append(notes, c.Notes...)
+	if c.Began != "" {
+		notes = append(notes, "measured "+c.Began)
+	}
+	if len(notes) > 0 {
 		fmt.Fprintf(b, "%s.\n\n", strings.Join(notes, "; "))
 	}
 	b.WriteString("| |")

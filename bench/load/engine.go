@@ -44,13 +44,12 @@ type protocol interface {
 
 // conn is one connection. state is the protocol's.
 type conn struct {
-	fd      int
-	stream  stream
-	out     []byte
-	waits   bool // for room to write
-	http    httpState
-	http2   *http2State
-	touched bool // in the list of connections to flush
+	fd     int
+	stream stream
+	out    []byte
+	waits  bool // for room to write
+	http   httpState
+	http2  *http2State
 }
 
 // stream is the transport: the socket itself, or TLS on it.
