@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/console"
 	"github.com/outrigger-mesh/outrigger/sidecar/probe"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/overload"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
 )
@@ -32,6 +33,8 @@ type dataPathDeps struct {
 	Sockets sockets
 	Stats   *stat.Registry
 	Log     *slog.Logger
+	// Overload is what the whole sidecar's limits are.
+	Overload overload.Config
 	// HealthChanged is to be called when Health returns something new.
 	HealthChanged func()
 }
@@ -45,7 +48,7 @@ type dataPath struct {
 
 // newDataPath is the one place where the data path is wired in.
 func newDataPath(d dataPathDeps) (*dataPath, error) {
-	srv, err := proxy.New(proxy.Options{Sockets: d.Sockets, Stats: d.Stats, Log: d.Log})
+	srv, err := proxy.New(proxy.Options{Sockets: d.Sockets, Stats: d.Stats, Log: d.Log, Overload: &d.Overload})
 	if err != nil {
 		return nil, err
 	}

@@ -11,15 +11,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/internal/violation"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/overload"
 	"github.com/outrigger-mesh/outrigger/sidecar/xdsclient"
 )
 
@@ -34,6 +37,8 @@ type flags struct {
 	config, console, state, token string
 	procs                         int
 	memory                        int64
+	buffers                       int64
+	queue                         time.Duration
 	level                         slog.Level
 }
 
@@ -50,6 +55,8 @@ func start(args []string, stderr io.Writer) int {
 	fs.StringVar(&f.token, "admin-token", "", "`file` of the token that the console asks for on a TCP address; made where it is missing (default: admin.token beside the bootstrap)")
 	fs.IntVar(&f.procs, "procs", 0, "CPUs to use at a time (default: GOMAXPROCS, else 2; a gateway: all)")
 	fs.Int64Var(&f.memory, "memory", 0, "soft limit of memory in `bytes` (default: GOMEMLIMIT, else 256 MiB; a gateway: none)")
+	fs.Int64Var(&f.buffers, "buffers", 0, "`bytes` that may wait for peers that do not read (default: a quarter of -memory, else 64 MiB)")
+	fs.DurationVar(&f.queue, "queue-delay", 0, "`delay` of requests in an event loop's queue from which a part of them is refused, with flag OM (default 200ms; negative: never)")
 	fs.TextVar(&f.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -117,4 +124,28 @@ func share(f flags, gateway bool) {
 	case os.Getenv("GOMEMLIMIT") == "" && !gateway:
 		debug.SetMemoryLimit(defaultMemory)
 	}
+}
+
+// limits are what the whole sidecar's limits are: the defaults, what the bootstrap says otherwise, and the flags.
+func limits(f flags, boot *xdsclient.Bootstrap) overload.Config {
+	var memory uint64
+	if n := debug.SetMemoryLimit(-1); n < math.MaxInt64 {
+		memory = uint64(n)
+	}
+	c := overload.Default(memory, openFiles())
+	boot.Overload.Apply(&c)
+	if f.buffers > 0 {
+		c.MaxBuffers = f.buffers
+	}
+	c.QueueTarget = f.queue
+	return c
+}
+
+// openFiles is the limit of open descriptors.
+func openFiles() uint64 {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0
+	}
+	return r.Cur
 }

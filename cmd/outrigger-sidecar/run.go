@@ -64,7 +64,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	}
 	stats := stat.NewRegistry()
 	var client atomic.Pointer[xdsclient.Client]
-	s.path, err = newDataPath(dataPathDeps{Sockets: socks, Stats: stats, Log: log, HealthChanged: func() {
+	s.path, err = newDataPath(dataPathDeps{Sockets: socks, Stats: stats, Log: log, Overload: limits(f, boot), HealthChanged: func() {
 		if c := client.Load(); c != nil {
 			c.Changed()
 		}

@@ -14,6 +14,7 @@ import (
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	connlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
@@ -86,6 +87,11 @@ func (c *Compiler) chains(r *report, m *listenerv3.Listener, d *listenerDef, for
 	if d.several = len(d.chains) > 1 || !d.chains[0].fallback && !same(&d.chains[0].match, &snapshot.ChainMatch{}); !d.several {
 		return
 	}
+	for _, cd := range d.chains {
+		if cd.l.MaxConnections > 0 {
+			r.add(join(cd.path, "filters[0]"), "a connection limit is served by this sidecar on listeners with one chain")
+		}
+	}
 	if d.l.Front == nil {
 		d.l.Front = &snapshot.Front{}
 	}
@@ -105,15 +111,25 @@ func same(a, b *snapshot.ChainMatch) bool {
 		a.SourceType == b.SourceType && slices.Equal(a.Sources, b.Sources) && slices.Equal(a.SourcePorts, b.SourcePorts)
 }
 
-// networkFilters reads the one filter that a chain has.
+// networkFilters reads the filter that serves a chain's connections, and before it the one that limits their number.
 func (c *Compiler) networkFilters(r *report, path string, m *listenerv3.FilterChain, d *chainDef) {
 	fs := m.GetFilters()
-	if len(fs) != 1 {
-		r.add(join(path, "filters"), "there are %d; one is served by this sidecar: the HTTP connection manager or the TCP proxy", len(fs))
+	last := len(fs) - 1
+	if last == 1 && fs[0].GetTypedConfig().GetTypeUrl() == typeURL("envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit") {
+		p, l := at(path, "filters", 0)+".typed_config", &connlimitv3.ConnectionLimit{}
+		if unpack(r, p, fs[0].GetTypedConfig(), l) {
+			if n := l.GetMaxConnections(); n == nil || n.GetValue() == 0 || n.GetValue() > 1<<40 {
+				r.add(join(p, "max_connections"), "must be from 1 to %d", uint64(1)<<40)
+			} else {
+				d.l.MaxConnections = int64(n.GetValue())
+			}
+		}
+	} else if last != 0 {
+		r.add(join(path, "filters"), "there are %d; one is served by this sidecar, the HTTP connection manager or the TCP proxy, and before it a connection limit", len(fs))
 		return
 	}
-	path = at(path, "filters", 0) + ".typed_config"
-	any := fs[0].GetTypedConfig()
+	path = at(path, "filters", last) + ".typed_config"
+	any := fs[last].GetTypedConfig()
 	switch any.GetTypeUrl() {
 	case typeURL("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"):
 		h := &hcmv3.HttpConnectionManager{}

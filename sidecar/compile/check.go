@@ -134,7 +134,7 @@ func (s fieldSet) has(n protoreflect.Name) bool {
 // together.
 var served = map[protoreflect.FullName]fieldSet{
 	// The bootstrap; see sidecar/xdsclient.
-	"envoy.config.bootstrap.v3.Bootstrap":                  " node admin static_resources dynamic_resources ",
+	"envoy.config.bootstrap.v3.Bootstrap":                  " node admin static_resources dynamic_resources overload_manager ",
 	"envoy.config.bootstrap.v3.Admin":                      " address ",
 	"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  " listeners clusters ",
 	"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": " lds_config cds_config ads_config ",
@@ -143,6 +143,16 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.core.v3.GrpcService":                     " envoy_grpc google_grpc ",
 	"envoy.config.core.v3.GrpcService.EnvoyGrpc":           " cluster_name ",
 	"envoy.config.core.v3.GrpcService.GoogleGrpc":          " target_uri stat_prefix ",
+
+	// The overload manager; see sidecar/xdsclient.
+	"envoy.config.overload.v3.OverloadManager":                                                 " refresh_interval resource_monitors actions ",
+	"envoy.config.overload.v3.ResourceMonitor":                                                 " name typed_config ",
+	"envoy.config.overload.v3.OverloadAction":                                                  " name triggers ",
+	"envoy.config.overload.v3.Trigger":                                                         " name threshold scaled ",
+	"envoy.config.overload.v3.ThresholdTrigger":                                                " value ",
+	"envoy.config.overload.v3.ScaledTrigger":                                                   " scaling_threshold saturation_threshold ",
+	"envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig":                         " max_heap_size_bytes ",
+	"envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig": " max_active_downstream_connections ",
 
 	// Shared.
 	"envoy.config.core.v3.Address":                  " socket_address pipe ",
@@ -182,6 +192,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.listener.v3.FilterChainMatch": " destination_port prefix_ranges server_names transport_protocol application_protocols " +
 		"direct_source_prefix_ranges source_type source_prefix_ranges source_ports ",
 	"envoy.config.listener.v3.Filter":                                                      " name typed_config ",
+	"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit":                 " stat_prefix max_connections ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":                               " stat_prefix cluster weighted_clusters idle_timeout ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               " clusters ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": " name weight ",

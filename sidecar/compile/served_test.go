@@ -21,6 +21,11 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	// read by xdsclient alone
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 )
 
 // byHand are the messages that sidecar/xdsclient reads without their descriptors, which would link in all that a

@@ -54,6 +54,7 @@ type Conn struct {
 	// StallTime is how long the peer may take nothing of what waits before a StallHandler is told; 0 means for ever.
 	StallTime time.Duration
 	stall     *Stall
+	tally     *Tally // counts the connection, or nil
 	held      int // bytes of out that are accounted for
 }
 
@@ -379,6 +380,9 @@ func (c *Conn) CloseWrite() {
 
 func (c *Conn) close() {
 	c.closed = true
+	if c.tally != nil {
+		c.tally.Add(-1)
+	}
 	c.freeOut()
 	if c.lay != nil {
 		c.lay.Closed()

@@ -18,6 +18,12 @@ type Acceptor interface {
 	OnAcceptError(err error)
 }
 
+// Holder is an Acceptor that does not always take connections.
+type Holder interface {
+	// Hold says that new connections are to wait in the socket's queue; it is asked again a little later.
+	Hold() bool
+}
+
 // Listener accepts on one loop. The same listening socket may be on several loops.
 type Listener struct {
 	c     *Conn
@@ -54,6 +60,10 @@ func (ln *Listener) Close() {
 
 // OnRead accepts.
 func (ln *Listener) OnRead(c *Conn) {
+	if h, ok := ln.a.(Holder); ok && h.Hold() {
+		ln.pause(c)
+		return
+	}
 	for range acceptsATurn {
 		fd, sa, err := unix.Accept4(int(c.fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
@@ -64,10 +74,7 @@ func (ln *Listener) OnRead(c *Conn) {
 			continue
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 			ln.a.OnAcceptError(os.NewSyscallError("accept", err))
-			c.paused = true
-			ev := unix.EpollEvent{Fd: c.fd, Pad: c.gen}
-			_ = unix.EpollCtl(ln.l.epfd, unix.EPOLL_CTL_DEL, int(c.fd), &ev)
-			ln.l.SetTimer(&ln.timer, 100*time.Millisecond, ln)
+			ln.pause(c)
 			return
 		default:
 			ln.a.OnAcceptError(os.NewSyscallError("accept", err))
@@ -79,6 +86,14 @@ func (ln *Listener) OnRead(c *Conn) {
 		}
 		ln.a.OnAccept(fd, ap)
 	}
+}
+
+// pause stops accepting for a while.
+func (ln *Listener) pause(c *Conn) {
+	c.paused = true
+	ev := unix.EpollEvent{Fd: c.fd, Pad: c.gen}
+	_ = unix.EpollCtl(ln.l.epfd, unix.EPOLL_CTL_DEL, int(c.fd), &ev)
+	ln.l.SetTimer(&ln.timer, 100*time.Millisecond, ln)
 }
 
 // OnTimer goes on accepting after a shortage.

@@ -79,6 +79,7 @@ type Loop struct {
 	nconns                int
 	load                  atomic.Int64
 	stalls                stallQueue
+	delay                 *delayProbe // nil: the queue's delay is not measured
 	held, heldLimit       int64
 	heldNow               atomic.Int64
 	evicted               atomic.Uint64
@@ -179,6 +180,9 @@ func (l *Loop) closeAll() {
 	l.file.Close()
 	unix.Close(l.wakefd)
 	unix.Close(l.timerfd)
+	if l.delay != nil {
+		unix.Close(l.delay.fd)
+	}
 }
 
 // Post hands a task to the loop, from any goroutine. It does not wait. Tasks run in the order of their posting.
@@ -224,6 +228,9 @@ func (l *Loop) spin(turns *int) bool {
 				l.endTurn()
 				continue
 			}
+			if l.delay != nil {
+				l.delay.rest(l.now)
+			}
 			l.arm()
 			l.asleep.Store(true)
 			l.mu.Lock()
@@ -237,6 +244,9 @@ func (l *Loop) spin(turns *int) bool {
 		}
 		l.asleep.Store(false)
 		l.now = Nanotime()
+		if l.delay != nil {
+			l.delay.begin(l.now)
+		}
 		l.turn(n)
 		if *turns++; *turns&15 == 0 {
 			runtime.Gosched() // the configuration's goroutines and the collector want their turn
@@ -276,6 +286,10 @@ func (l *Loop) turn(n int) {
 			if fd == l.timerfd {
 				l.armed = noTimer
 			}
+			continue
+		}
+		if l.delay != nil && fd == l.delay.fd {
+			l.delay.found()
 			continue
 		}
 		c := l.conns[fd]

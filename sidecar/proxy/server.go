@@ -17,11 +17,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/outrigger-mesh/outrigger/balancer"
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http1"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/http2"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/overload"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tcp"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
@@ -44,6 +47,8 @@ type Options struct {
 	Sockets Sockets
 	Stats   *stat.Registry // nil: none are kept
 	Log     *slog.Logger
+	// Overload is what is watched and left undone; nil: the defaults without a limit of memory.
+	Overload *overload.Config
 }
 
 // Server is the data path. Its methods are safe for concurrent use.
@@ -53,6 +58,7 @@ type Server struct {
 	workers []*pipeline.Worker
 	streams []*http2.Streams // of each loop
 	table   *upstream.Table
+	watch   *watch
 	gate    *tlsconn.Gate
 
 	// meant are the unbound listeners, by the address for which they are.
@@ -71,7 +77,11 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: o, listeners: map[string]*listener{}, gate: tlsconn.NewGate(o.Loops, maxHandshakes)}
+	cfg := overload.Default(0, openFiles())
+	if o.Overload != nil {
+		cfg = *o.Overload
+	}
+	s := &Server{opts: o, watch: newWatch(cfg, o), listeners: map[string]*listener{}, gate: tlsconn.NewGate(o.Loops, maxHandshakes)}
 	for i := range o.Loops {
 		l, err := loop.New(i)
 		if err != nil {
@@ -81,6 +91,11 @@ func New(o Options) (*Server, error) {
 		if o.Stats != nil {
 			l.Spliced = o.Stats.Counter("outrigger_spliced_bytes_total", "Bytes of bodies and TCP connections that went from socket to socket inside the kernel.")
 		}
+		over, err := s.watch.loop(l, o.Loops)
+		if err != nil {
+			s.stopLoops()
+			return nil, err
+		}
 		if err := l.Start(); err != nil {
 			s.stopLoops()
 			return nil, err
@@ -88,12 +103,13 @@ func New(o Options) (*Server, error) {
 		s.loops = append(s.loops, l)
 		streams := http2.NewStreams(l)
 		s.streams = append(s.streams, streams)
-		w := &pipeline.Worker{Loop: l, Dialer: &dialer{streams: streams, gate: s.gate, stats: o.Stats}, Rand: balancer.DefaultRand}
+		w := &pipeline.Worker{Loop: l, Dialer: &dialer{streams: streams, gate: s.gate, stats: o.Stats}, Rand: balancer.DefaultRand, Overload: over}
 		if o.Stats != nil {
 			w.Rec = newRecorder(o.Stats)
 		}
 		s.workers = append(s.workers, w)
 	}
+	s.watch.start(s.loops)
 	s.table = upstream.NewTable(s.loops, balancer.Deps{Now: loop.Nanotime, Rand: balancer.DefaultRand})
 	return s, nil
 }
@@ -222,6 +238,7 @@ func (s *Server) Addr(name string) string {
 
 func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 	l := &listener{name: c.Name, network: c.Network, address: c.Address, actual: c.Address}
+	l.Open.Of(&s.watch.open)
 	l.configure(c)
 	if !c.Unbound {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -309,6 +326,10 @@ func (a *acceptor) streams() *http2.Streams { return a.srv.streams[a.w.Loop.Inde
 
 // OnAccept gives a connection to the loop that has the fewest.
 func (a *acceptor) OnAccept(fd int, peer netip.AddrPort) {
+	if a.full() {
+		unix.Close(fd)
+		return
+	}
 	best := a.w.Loop.Index
 	if len(a.srv.loops) > 1 {
 		n := a.srv.loops[best].Load() - 1
@@ -329,9 +350,11 @@ func (a *acceptor) OnAccept(fd int, peer netip.AddrPort) {
 func (a *acceptor) take(fd int, peer netip.AddrPort) {
 	c, err := a.w.Loop.Adopt(fd, nil) // it gets its handler before the loop looks at it
 	if err != nil {
+		a.l.Open.Add(-1)
 		a.OnAcceptError(err)
 		return
 	}
+	c.Counted(&a.l.Open)
 	cfg := a.l.Config.Load()
 	if cfg.HandOver {
 		if to := a.srv.meantFor(c.OriginalDst()); to != nil {
@@ -484,6 +507,7 @@ func (s *Server) Close() {
 }
 
 func (s *Server) stopLoops() {
+	s.watch.close()
 	for _, l := range s.loops {
 		l.Stop()
 	}

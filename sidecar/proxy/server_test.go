@@ -62,8 +62,14 @@ func newMesh(t testing.TB, proto snapshot.Protocol, filters []snapshot.Filter, b
 
 func newMeshWith(t testing.TB, log *slog.Logger, proto snapshot.Protocol, filters []snapshot.Filter, backends ...string) *mesh {
 	t.Helper()
+	return newMeshOf(t, proxy.Options{Loops: 2, Log: log}, proto, filters, backends...)
+}
+
+func newMeshOf(t testing.TB, o proxy.Options, proto snapshot.Protocol, filters []snapshot.Filter, backends ...string) *mesh {
+	t.Helper()
 	stats := stat.NewRegistry()
-	srv, err := proxy.New(proxy.Options{Loops: 2, Sockets: ownSockets{}, Stats: stats, Log: log})
+	o.Sockets, o.Stats = ownSockets{}, stats
+	srv, err := proxy.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,8 @@ type Listener struct {
 	// HandOver: a connection that the kernel redirected here is handed to the unbound listener with the address that it was
 	// meant for, where there is one (Envoy's use_original_dst).
 	HandOver bool
+	// MaxConnections is how many connections there may be at a time; 0 means that only the sidecar's own limit holds.
+	MaxConnections int64
 	// Front is what stands before the protocols; nil where nothing does.
 	Front *Front
 	// Exactly one of HTTP and TCP is set, but where Front has chains of its own: then none is.

@@ -36,6 +36,8 @@ type Bootstrap struct {
 	AdminNetwork, AdminAddress string
 	// ADS is where configuration comes from, as gRPC dials it: "unix:/path" or "host:port"; "" for nowhere.
 	ADS string
+	// Overload is what the bootstrap says of the whole sidecar's limits; nil where it says nothing.
+	Overload *Overload
 	// Static are the static resources, clusters first.
 	Static []compile.Update
 
@@ -118,8 +120,9 @@ func (p *bootParser) bootstrap(root *yaml.Node) []staticCluster {
 	}
 	p.out.Node = &corev3.Node{}
 	p.object("", root, map[string]func(string, *yaml.Node){
-		"node":  func(path string, n *yaml.Node) { p.checked(path, n, p.out.Node) },
-		"admin": p.admin,
+		"node":             func(path string, n *yaml.Node) { p.checked(path, n, p.out.Node) },
+		"admin":            p.admin,
+		"overload_manager": p.overloadManager,
 		"dynamic_resources": func(path string, n *yaml.Node) {
 			p.object(path, n, map[string]func(string, *yaml.Node){
 				"lds_config": source, "cds_config": source,

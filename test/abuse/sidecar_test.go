@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -35,16 +36,22 @@ var listeners = []struct{ name, codec, cluster string }{
 	{"h2", "HTTP2", "up"},
 	{"h2h2", "HTTP2", "up2"},
 	{"h1h2", "HTTP1", "up2"},
+	{"few", "HTTP1", "up"},
 }
 
-func start(t *testing.T, options string) *sidecar {
+func start(t *testing.T, options string, flags ...string) *sidecar {
 	t.Helper()
 	s := &sidecar{addr: map[string]string{}, up: newUpstream(t, false), up2: newUpstream(t, true), exited: make(chan struct{})}
 	var ls []string
 	for _, l := range listeners {
 		a := freeAddr(t)
 		s.addr[l.name] = a
-		ls = append(ls, listenerYAML(l.name, a, l.codec, l.cluster))
+		limit := ""
+		if l.name == "few" {
+			limit = `      - {name: limit, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit, stat_prefix: few, max_connections: 2}}
+`
+		}
+		ls = append(ls, listenerYAML(l.name, a, l.codec, l.cluster, limit))
 	}
 	boot := fmt.Sprintf(`node: {id: abuse, cluster: abuse}
 %s
@@ -71,7 +78,7 @@ static_resources:
 		return (&net.Dialer{}).DialContext(ctx, "unix", sock)
 	}}}
 	t.Cleanup(s.console.CloseIdleConnections)
-	s.cmd = exec.Command(harness.Sidecar(t), "-c", file, "-console", sock, "-procs", "1")
+	s.cmd = exec.Command(sidecarBinary(t), append([]string{"-c", file, "-console", sock, "-procs", "1"}, flags...)...)
 	s.cmd.Stderr = log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
@@ -100,6 +107,20 @@ static_resources:
 	return s
 }
 
+var (
+	buildOnce sync.Once
+	built     string
+)
+
+// sidecarBinary is the sidecar, built once.
+func sidecarBinary(t *testing.T) string {
+	buildOnce.Do(func() { built = harness.Sidecar(t) })
+	if built == "" {
+		t.Fatal("the sidecar did not build")
+	}
+	return built
+}
+
 func socketYAML(addr string) string {
 	host, port, _ := net.SplitHostPort(addr)
 	return fmt.Sprintf("{socket_address: {address: %s, port_value: %s}}", host, port)
@@ -114,12 +135,12 @@ func clusterYAML(name, addr, more string) string {
 `, name, more, name, socketYAML(addr))
 }
 
-func listenerYAML(name, addr, codec, cluster string) string {
+func listenerYAML(name, addr, codec, cluster, limit string) string {
 	return fmt.Sprintf(`  - name: %s
     address: %s
     filter_chains:
     - filters:
-      - name: http
+%s      - name: http
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: %s
@@ -134,7 +155,7 @@ func listenerYAML(name, addr, codec, cluster string) string {
             - {name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: %s, timeout: 5s}}]}
           http_filters:
           - {name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-`, name, socketYAML(addr), name, codec, name, cluster)
+`, name, socketYAML(addr), limit, name, codec, name, cluster)
 }
 
 func freeAddr(t *testing.T) string {

@@ -85,7 +85,8 @@ func bin(root, dir string) Bin {
 	return Bin{Root: root, Dir: dir, Outrigger: filepath.Join(dir, "outrigger"), Shop: filepath.Join(dir, "shop")}
 }
 
-// Sidecar returns the path of outrigger-sidecar alone: that in $OUTRIGGER_BIN, else one that is built now, for this test.
+// Sidecar returns the path of outrigger-sidecar alone: that in $OUTRIGGER_BIN, else one that is
+// built now, into .cache/sidecar.
 func Sidecar(t testing.TB) string {
 	t.Helper()
 	root, err := moduleRoot()
@@ -95,7 +96,11 @@ func Sidecar(t testing.TB) string {
 	if dir := os.Getenv("OUTRIGGER_BIN"); dir != "" {
 		return filepath.Join(dir, "outrigger-sidecar")
 	}
-	out := filepath.Join(t.TempDir(), "outrigger-sidecar")
+	dir := filepath.Join(root, ".cache", "sidecar")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "outrigger-sidecar")
 	cmd := exec.Command("go", "build", "-p", "2", "-o", out, "./cmd/outrigger-sidecar")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -296,7 +296,7 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 	sc.head = n
 	sc.state = srvBusy
 	sc.w.Loop.StopTimer(&sc.timer)
-	sc.closeAfter = sc.frame.Close || sc.ending || sc.l.LameDuck.Load() || sc.oldAt != 0 && sc.w.Loop.Now() > sc.oldAt
+	sc.closeAfter = sc.frame.Close || sc.ending || sc.w.NoKeepalive() || sc.l.LameDuck.Load() || sc.oldAt != 0 && sc.w.Loop.Now() > sc.oldAt
 	if o := s.HTTP().Options; o != nil && o.MaxRequests > 0 {
 		if sc.served++; sc.served >= o.MaxRequests {
 			sc.closeAfter = true

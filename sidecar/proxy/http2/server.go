@@ -131,6 +131,9 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 	if len(sc.streams) == 0 && !sc.sentAway { // then it runs to the second GOAWAY
 		sc.lp.StopTimer(&sc.timer)
 	}
+	if sc.w.NoKeepalive() {
+		sc.Drain()
+	}
 	if !sc.useful() {
 		sc.w.Discard(s)
 		return false

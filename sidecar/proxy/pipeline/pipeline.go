@@ -74,8 +74,9 @@ type Listener struct {
 	Config atomic.Pointer[snapshot.Listener]
 	// LameDuck: answers close their connections. Refusing: new exchanges get a refusal that is safe to retry.
 	LameDuck, Refusing atomic.Bool
-	// Active counts exchanges in progress, Connections open downstream connections.
+	// Active counts exchanges in progress, Connections open downstream connections that speak a protocol, Open all of them.
 	Active, Connections atomic.Int64
+	Open                loop.Tally
 }
 
 // Drainer is a downstream connection that can be asked to end when it is idle.
@@ -128,6 +129,8 @@ type Worker struct {
 	Loop   *loop.Loop
 	Dialer upstream.Dialer
 	Rec    Recorder // or nil
+	// Overload is what this loop leaves undone; nil: nothing ever.
+	Overload *Overload
 	// Rand returns 64 random bits.
 	Rand func() uint64
 

@@ -73,6 +73,10 @@ func (s *Stream) matched(vh *snapshot.VirtualHost) {
 		return
 	}
 	s.route, s.Route = r, r
+	if o := s.w.Overload; o != nil && o.Sheds(s) {
+		s.shed()
+		return
+	}
 	if s.WantsTunnel() && !s.admitTunnel(r) {
 		return
 	}
