@@ -82,7 +82,7 @@ func TestTLSFields(t *testing.T) {
 		"Gateway\nmetadata: {name: a}\nspec: {listen: '127.0.0.1:1', routes: [{service: s}], tls: {certificate: a, key: b, clientNames: [x]}}":                  "spec.tls.clientNames: is written without clientCa",
 		"Gateway\nmetadata: {name: a}\nspec: {listen: '127.0.0.1:1', routes: [{service: s}], tls: {certificate: a, key: b, clientCertificate: optional}}":       "spec.tls.clientCertificate: is written without clientCa",
 		"Gateway\nmetadata: {name: a}\nspec: {listen: '127.0.0.1:1', routes: [{service: s}], tls: {key: b}}":                                                    "spec.tls.certificate",
-		"Gateway\nmetadata: {name: a}\nspec: {listen: '127.0.0.1:1', routes: [{service: s}], tls: {certificate: a, key: b, minVersion: 1.1}}":                 "spec.tls.minVersion",
+		"Gateway\nmetadata: {name: a}\nspec: {listen: '127.0.0.1:1', routes: [{service: s}], tls: {certificate: a, key: b, minVersion: 1.1}}":                   "spec.tls.minVersion",
 		"Gateway\nmetadata: {name: a}\nspec: {listen: '127.0.0.1:1', routes: [{service: s}], tls: {certificate: a, key: b, clientCa: c, clientNames: ['*.x']}}": "spec.tls.clientNames[0]",
 		"External\nmetadata: {name: a}\nspec: {endpoints: [{address: '10.0.0.1:443'}], tls: {}}":                                                                "spec.tls: says not whose certificate is expected",
 		"External\nmetadata: {name: a}\nspec: {endpoints: [{address: 'a:443'}], tls: {certificate: c}}":                                                         "spec.tls.key: is missing",

@@ -137,7 +137,7 @@ func (c *Compiler) balance(r *report, m *clusterv3.Cluster, out *snapshot.Cluste
 					if lb.GetHashFunction() == ringhashv3.RingHash_MURMUR_HASH_2 {
 						r.add(join(path, "hash_function"), "only XX_HASH is served by this sidecar")
 					}
-					out.LB = ring(r, path, lb.GetMinimumRingSize(), lb.GetMaximumRingSize()) //nolint:staticcheck // as Envoy still takes it
+					out.LB = ring(r, path, lb.GetMinimumRingSize(), lb.GetMaximumRingSize())
 				}
 			}
 			break

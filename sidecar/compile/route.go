@@ -326,12 +326,12 @@ func (c *Compiler) forward(r *report, path string, m *routev3.RouteAction, f *sn
 // upgradeToken reads the name of an upgrade.
 func upgradeToken(r *report, path, token string) string {
 	token = strings.ToLower(token)
-	switch {
-	case token == "":
+	switch token {
+	case "":
 		r.add(join(path, "upgrade_type"), "is missing")
-	case token == "connect-udp":
+	case "connect-udp":
 		r.add(join(path, "upgrade_type"), "%s is not served by this sidecar", token)
-	case token == "h2c":
+	case "h2c":
 		r.add(join(path, "upgrade_type"), "h2c is not served by this sidecar; HTTP/2 begins with prior knowledge")
 	}
 	return token

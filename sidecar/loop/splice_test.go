@@ -231,7 +231,7 @@ func BenchmarkMove(b *testing.B) {
 								dst.Flush()
 							}
 						} else {
-							k, r = src.Splice(dst, size-n)
+							k, _ = src.Splice(dst, size-n)
 						}
 						n += k
 					}

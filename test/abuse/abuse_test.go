@@ -233,7 +233,7 @@ func (r *run) http2(c net.Conn, s *script) {
 	for !ponged || !r.satisfied() {
 		f, err := fr.ReadFrame()
 		if err != nil {
-			if _, ok := err.(http2.StreamError); ok {
+			if errors.As(err, new(http2.StreamError)) {
 				r.Error("a malformed stream from the sidecar: ", err)
 				continue
 			}

@@ -3,6 +3,7 @@ package abuse
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -202,7 +203,7 @@ func (u *upstreamServer) serve2(c net.Conn) {
 	for {
 		f, err := fr.ReadFrame()
 		if err != nil {
-			if se, ok := err.(http2.StreamError); ok {
+			if se := (http2.StreamError{}); errors.As(err, &se) {
 				u.record(fmt.Appendf(nil, "UNREADABLE %v\n", se))
 				continue
 			}
@@ -238,7 +239,7 @@ func (u *upstreamServer) serve2(c net.Conn) {
 					path = h.Value
 				}
 			}
-			answer := ""
+			var answer string
 			if q, ok := strings.CutPrefix(path, "/fence?"); ok {
 				answer = fmt.Sprintf("headers %d :status=200\ndata %d end %q", f.StreamID, f.StreamID, q)
 			} else {

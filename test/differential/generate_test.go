@@ -311,12 +311,30 @@ func oddFields(g *generator, s *script) {
 	}
 	h1only := s.down == 1
 	list := [][]field{
-		{{"X-Empty", ""}}, {{"X-Twice", "1"}, {"x-twice", "2"}, {"X-TWICE", "1"}}, {{"X-Long", long}}, many(),
-		{{"X-Text", "caf\xc3\xa9 \xff\xfe"}}, {{"X-Tab", "a\tb"}}, {{"X-Odd!#$%&'*+.^_`|~", "x"}}, {{"Cookie", "a=b; c=d"}, {"Cookie", "e=f"}},
-		{{"X-Forwarded-For", "192.0.2.7"}}, {{"X-Forwarded-For", "192.0.2.7, 198.51.100.9"}, {"X-Forwarded-Proto", "https"}}, {{"Via", "1.1 other"}},
-		{{"Forwarded", "for=192.0.2.7"}}, {{"X-Request-Id", "mine"}}, {{"Accept-Encoding", "gzip"}, {"Range", "bytes=0-1"}}, {{"Authorization", "Bearer x.y.z"}},
-		{{"Content-Type", "text/plain; charset=\"utf-8\""}}, {{"User-Agent", ""}}, {{"X-Comma", "a,,b"}, {"X-Comma", ""}}, {{"X_Under_Score", "1"}}, {{"Date", "Tue, 15 Nov 1994 08:12:31 GMT"}},
-		{{"TE", "trailers"}}, {{"Max-Forwards", "3"}}, {{"Server", "mine"}}, {{"Warning", "199 x \"y\""}},
+		{{"X-Empty", ""}},
+		{{"X-Twice", "1"}, {"x-twice", "2"}, {"X-TWICE", "1"}},
+		{{"X-Long", long}},
+		many(),
+		{{"X-Text", "caf\xc3\xa9 \xff\xfe"}},
+		{{"X-Tab", "a\tb"}},
+		{{"X-Odd!#$%&'*+.^_`|~", "x"}},
+		{{"Cookie", "a=b; c=d"}, {"Cookie", "e=f"}},
+		{{"X-Forwarded-For", "192.0.2.7"}},
+		{{"X-Forwarded-For", "192.0.2.7, 198.51.100.9"}, {"X-Forwarded-Proto", "https"}},
+		{{"Via", "1.1 other"}},
+		{{"Forwarded", "for=192.0.2.7"}},
+		{{"X-Request-Id", "mine"}},
+		{{"Accept-Encoding", "gzip"}, {"Range", "bytes=0-1"}},
+		{{"Authorization", "Bearer x.y.z"}},
+		{{"Content-Type", "text/plain; charset=\"utf-8\""}},
+		{{"User-Agent", ""}},
+		{{"X-Comma", "a,,b"}, {"X-Comma", ""}},
+		{{"X_Under_Score", "1"}},
+		{{"Date", "Tue, 15 Nov 1994 08:12:31 GMT"}},
+		{{"TE", "trailers"}},
+		{{"Max-Forwards", "3"}},
+		{{"Server", "mine"}},
+		{{"Warning", "199 x \"y\""}},
 	}
 	if h1only {
 		list = append(list,
@@ -327,9 +345,21 @@ func oddFields(g *generator, s *script) {
 	s.fields = list[g.r.IntN(len(list))]
 	g.request(s)
 	answers := [][]field{
-		{{"X-Empty", ""}}, {{"Set-Cookie", "a=b"}, {"Set-Cookie", "c=d; Path=/"}}, {{"X-Long", long}}, many(), {{"X-Text", "\xe2\x82\xac\xff"}}, {{"Date", "Tue, 15 Nov 1994 08:12:31 GMT"}},
-		{{"Server", "theirs"}}, {{"Location", "http://other/"}}, {{"Content-Encoding", "gzip"}, {"Vary", "Accept-Encoding"}}, {{"X-Twice", "1"}, {"X-Twice", "2"}},
-		{{"Retry-After", "3"}}, {{"Alt-Svc", "h3=\":443\""}}, {{"X-Forwarded-For", "198.51.100.1"}}, {{"X-Tab", "a\tb"}}, {{"WWW-Authenticate", "Basic realm=\"x\""}},
+		{{"X-Empty", ""}},
+		{{"Set-Cookie", "a=b"}, {"Set-Cookie", "c=d; Path=/"}},
+		{{"X-Long", long}},
+		many(),
+		{{"X-Text", "\xe2\x82\xac\xff"}},
+		{{"Date", "Tue, 15 Nov 1994 08:12:31 GMT"}},
+		{{"Server", "theirs"}},
+		{{"Location", "http://other/"}},
+		{{"Content-Encoding", "gzip"}, {"Vary", "Accept-Encoding"}},
+		{{"X-Twice", "1"}, {"X-Twice", "2"}},
+		{{"Retry-After", "3"}},
+		{{"Alt-Svc", "h3=\":443\""}},
+		{{"X-Forwarded-For", "198.51.100.1"}},
+		{{"X-Tab", "a\tb"}},
+		{{"WWW-Authenticate", "Basic realm=\"x\""}},
 	}
 	if s.up == 1 {
 		answers = append(answers, []field{{"Connection", "X-Hop"}, {"X-Hop", "1"}}, []field{{"Keep-Alive", "timeout=5"}}, []field{{"Connection", "close"}}, []field{{"Upgrade", "h2c"}}, []field{{"Proxy-Connection", "close"}})

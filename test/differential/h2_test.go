@@ -2,6 +2,7 @@ package differential
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -78,7 +79,7 @@ func (h *h2Conn) read() {
 	for {
 		f, err := h.fr.ReadFrame()
 		if err != nil {
-			if se, ok := err.(http2.StreamError); ok {
+			if se := (http2.StreamError{}); errors.As(err, &se) {
 				if m := h.stream(se.StreamID); m != nil {
 					m.finish("malformed")
 				}

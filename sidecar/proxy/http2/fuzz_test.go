@@ -18,10 +18,15 @@ func FuzzHeaders(f *testing.F) {
 	for _, fs := range [][]string{
 		{":method", "GET", ":path", "/a?b", ":scheme", "http", ":authority", "x:1", "cookie", "a=b", "cookie", "c=d", "te", "trailers"},
 		{":method", "POST", ":path", "/", ":scheme", "https", "host", "x", "content-length", "3", "content-length", "3", "a", ""},
-		{":method", "CONNECT", ":authority", "x:1"}, {":method", "CONNECT", ":protocol", "websocket", ":path", "/", ":scheme", "http", ":authority", "x"},
-		{":status", "200", "content-length", "5", "set-cookie", "a", "set-cookie", "b"}, {":status", "999"}, {"grpc-status", "0"},
-		{":method", "GET", ":path", "/ HTTP/1.1\r\nx: y", ":scheme", "http", "a b", "c\r\nd"}, {":method", "G T", ":path", "x", ":scheme", "http", "Up", "1"},
-		{"a", "b", ":method", "GET"}, {":method", "GET", ":method", "GET", ":path", "/", ":scheme", "http", "connection", "close"},
+		{":method", "CONNECT", ":authority", "x:1"},
+		{":method", "CONNECT", ":protocol", "websocket", ":path", "/", ":scheme", "http", ":authority", "x"},
+		{":status", "200", "content-length", "5", "set-cookie", "a", "set-cookie", "b"},
+		{":status", "999"},
+		{"grpc-status", "0"},
+		{":method", "GET", ":path", "/ HTTP/1.1\r\nx: y", ":scheme", "http", "a b", "c\r\nd"},
+		{":method", "G T", ":path", "x", ":scheme", "http", "Up", "1"},
+		{"a", "b", ":method", "GET"},
+		{":method", "GET", ":method", "GET", ":path", "/", ":scheme", "http", "connection", "close"},
 	} {
 		var b bytes.Buffer
 		e := xhpack.NewEncoder(&b)

@@ -25,7 +25,6 @@ const (
 // is ErrNotTLS. What is odd within a whole ClientHello is left for crypto/tls to refuse. (RFC 8446 §4.1.2, §5.1)
 func ParseHello(b []byte) (h Hello, more bool, err error) {
 	var msg []byte // the handshake message, gathered from its records
-	whole := -1
 	for rest := b; ; {
 		switch {
 		case len(rest) > 0 && rest[0] != recordHandshake, len(rest) > 1 && rest[1] != 3:
@@ -47,7 +46,8 @@ func ParseHello(b []byte) (h Hello, more bool, err error) {
 			return h, false, ErrNotTLS
 		}
 		if len(msg) >= 4 {
-			if whole = 4 + (int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3])); whole > maxHandshakeBytes {
+			whole := 4 + (int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3]))
+			if whole > maxHandshakeBytes {
 				return h, false, ErrNotTLS
 			}
 			if len(msg) >= whole {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -134,10 +135,7 @@ func names(c *x509.Certificate) string {
 	if c == nil {
 		return "for others"
 	}
-	var out []string
-	for _, n := range c.DNSNames {
-		out = append(out, n)
-	}
+	out := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {
 		out = append(out, ip.String())
 	}

@@ -36,13 +36,14 @@ func (c *h2conn) Read(b []byte) (int, error)  { return c.Reader.Read(b) }
 func (c *h2conn) Write(b []byte) (int, error) { return c.Writer.Write(b) }
 
 // h2Handshake lets a WebSocket client speak over HTTP/2: what it asks for as HTTP/1.1's upgrade goes out as RFC 8441 says.
-type h2Handshake struct{ tr *http2.Transport }
+type h2Handshake struct{ tr http.RoundTripper }
 
 func newH2Handshake(t testing.TB) h2Handshake {
+	//nolint:staticcheck // net/http has no transport for extended CONNECT
 	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}}
-	t.Cleanup(tr.CloseIdleConnections)
+	t.Cleanup(tr.CloseIdleConnections) //nolint:staticcheck // as above
 	return h2Handshake{tr}
 }
 
@@ -246,10 +247,14 @@ func TestUpgradeNotAllowed(t *testing.T) {
 		{name: "another", hcm: `, "upgrade_configs": [{"upgrade_type": "websocket"}]`, token: "chat"},
 		{name: "any case", hcm: `, "upgrade_configs": [{"upgrade_type": "WebSocket"}]`, token: "webSOCKET", upgraded: true},
 		{name: "off", hcm: `, "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]`, token: "websocket"},
-		{name: "on for a route", hcm: `, "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]`, token: "websocket", upgraded: true,
-			routes: `{"match": {"prefix": "/"}, "route": {"cluster": "up", "upgrade_configs": [{"upgrade_type": "websocket"}]}}`},
-		{name: "off for a route", hcm: `, "upgrade_configs": [{"upgrade_type": "websocket"}]`, token: "websocket",
-			routes: `{"match": {"prefix": "/"}, "route": {"cluster": "up", "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]}}`},
+		{
+			name: "on for a route", hcm: `, "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]`, token: "websocket", upgraded: true,
+			routes: `{"match": {"prefix": "/"}, "route": {"cluster": "up", "upgrade_configs": [{"upgrade_type": "websocket"}]}}`,
+		},
+		{
+			name: "off for a route", hcm: `, "upgrade_configs": [{"upgrade_type": "websocket"}]`, token: "websocket",
+			routes: `{"match": {"prefix": "/"}, "route": {"cluster": "up", "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]}}`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			up := raw(t, func(conn net.Conn, r *bufio.Reader) {
