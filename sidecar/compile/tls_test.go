@@ -30,7 +30,6 @@ type tlsCase struct {
 	c    *Compiler
 	sink *table
 	now  time.Time
-	n    int
 	snap *snapshot.Snapshot
 }
 

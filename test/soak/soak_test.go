@@ -36,8 +36,8 @@ const (
 
 // reading is what the sidecar holds.
 type reading struct {
-	goroutines, descriptors, connections int
-	heap, pss                            int64 // bytes
+	goroutines, descriptors int
+	heap, pss               int64 // bytes
 }
 
 func (r reading) String() string {
@@ -275,7 +275,7 @@ func duration(t *testing.T) time.Duration {
 
 func TestSoak(t *testing.T) {
 	whole := duration(t)
-	dir, err := os.MkdirTemp("", "soak") // not TempDir: the path of a socket has 108 bytes
+	dir, err := os.MkdirTemp("", "soak") //nolint:usetesting // the path of a socket has 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

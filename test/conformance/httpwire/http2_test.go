@@ -279,17 +279,14 @@ func TestHTTP2GracefulEnd(t *testing.T) {
 func TestHTTP2GoAwayRetried(t *testing.T) {
 	var posts atomic.Int32
 	up := callee(t, func(n int, f *frames) {
-		for {
-			h := next(t, f, func(*http2.MetaHeadersFrame) bool { return true })
-			if n == 1 {
-				_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
-				_, _ = f.ReadFrame()
-				return
-			}
-			posts.Add(1)
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: f.block(":status", "204"), EndHeaders: true, EndStream: true})
+		h := next(t, f, func(*http2.MetaHeadersFrame) bool { return true })
+		if n == 1 {
+			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
+			_, _ = f.ReadFrame()
 			return
 		}
+		posts.Add(1)
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, BlockFragment: f.block(":status", "204"), EndHeaders: true, EndStream: true})
 	})
 	sc := start(t, spec{up: up, h2: true, routes: `{"match": {"prefix": "/"}, "route": {"cluster": "up", "retry_policy": {"retry_on": "refused-stream", "num_retries": 2}}}`})
 	resp, err := client(t, true).Post(sc.url+"/", "text/plain", strings.NewReader("once"))

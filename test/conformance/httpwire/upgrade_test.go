@@ -39,11 +39,10 @@ func (c *h2conn) Write(b []byte) (int, error) { return c.Writer.Write(b) }
 type h2Handshake struct{ tr http.RoundTripper }
 
 func newH2Handshake(t testing.TB) h2Handshake {
-	//nolint:staticcheck // net/http has no transport for extended CONNECT
 	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, addr)
 	}}
-	t.Cleanup(tr.CloseIdleConnections) //nolint:staticcheck // as above
+	t.Cleanup(tr.CloseIdleConnections)
 	return h2Handshake{tr}
 }
 
