@@ -8,6 +8,6 @@
 //	SOAK_PROFILES=DIR …    # keeps a heap profile of each round's end
 //
 // An operation is never tried again. What fails while an upstream is down, as it may then, is counted as expected; any other failure
-// fails the test. Between rounds everything is let go of, and goroutines, descriptors and memory are compared with the
-// first round's.
+// fails the test. Between rounds everything is let go of, and goroutines, descriptors and memory are compared with what
+// they were after the second, the first having filled pools and tables.
 package soak

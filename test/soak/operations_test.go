@@ -87,7 +87,7 @@ func excusable(err error) bool {
 		return r.code == 503 || r.code == 502
 	case errors.As(err, &ne) && ne.Timeout(), errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return false
-	case strings.Contains(err.Error(), "connecting:"): // the sidecar itself is always there
+	case strings.Contains(err.Error(), "connecting:") && !strings.Contains(err.Error(), "reset"): // the sidecar itself is always there
 		return false
 	}
 	return true
