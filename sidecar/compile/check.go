@@ -220,6 +220,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": " stat_prefix status token_bucket filter_enabled filter_enforced " +
 		"enable_x_ratelimit_headers enable_retry_after_header ",
 	"envoy.extensions.filters.http.fault.v3.HTTPFault":                        " delay abort headers max_active_faults disable_downstream_cluster_stats ",
+	"envoy.extensions.filters.http.grpc_web.v3.GrpcWeb":                       " ",
 	"envoy.extensions.filters.common.fault.v3.FaultDelay":                     " fixed_delay percentage ",
 	"envoy.extensions.filters.http.fault.v3.FaultAbort":                       " http_status grpc_status percentage ",
 	"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":         " mutations ",

@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	mutatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	localratev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -18,6 +19,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/filter/fault"
+	"github.com/outrigger-mesh/outrigger/sidecar/filter/grpcweb"
 	"github.com/outrigger-mesh/outrigger/sidecar/filter/headers"
 	"github.com/outrigger-mesh/outrigger/sidecar/filter/ratelimit"
 	"github.com/outrigger-mesh/outrigger/sidecar/limit"
@@ -37,6 +39,7 @@ func readers() map[string]reader {
 	return map[string]reader{
 		typeURL("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"):         readRateLimit,
 		typeURL("envoy.extensions.filters.http.fault.v3.HTTPFault"):                        readFault,
+		typeURL("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"):                       readGRPCWeb,
 		typeURL("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"):         readMutation,
 		typeURL("envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"): readRouteMutation,
 	}
@@ -237,6 +240,13 @@ func token(s string) string {
 		return "default"
 	}
 	return s
+}
+
+func readGRPCWeb(_ *Compiler, r *report, path string, any *anypb.Any) builder {
+	if !unpack(r, path, any, &grpcwebv3.GrpcWeb{}) {
+		return nil
+	}
+	return func(string) snapshot.Filter { return grpcweb.New() }
 }
 
 func readFault(c *Compiler, r *report, path string, any *anypb.Any) builder {

@@ -216,11 +216,16 @@ func (s *Stream) sendTrailers() {
 			}
 			tail = b
 		}
+		s.upEnd = true
+		s.BytesOut += int64(len(tail))
+		if len(s.RespTrailer.Fields) == 0 { // a transformer has put them into the body
+			s.down.SendData(s, tail, true)
+			s.complete()
+			return
+		}
 		if len(tail) > 0 {
-			s.BytesOut += int64(len(tail))
 			s.down.SendData(s, tail, false)
 		}
-		s.upEnd = true
 	}
 	if s.phase == phaseRespond {
 		s.down.SendTrailers(s)
