@@ -15,6 +15,8 @@ type Gateway struct {
 	SocketMode string `yaml:"socketMode" enum:"0600, 0660, 0666" default:"0600" example:"0660"`
 	// TLS has the listener speak TLS; without it, it speaks plain HTTP.
 	TLS *GatewayTLS `yaml:"tls"`
+	// HTTP is how HTTP is treated that comes from outside.
+	HTTP *GatewayHTTP `yaml:"http"`
 	// Routes say which calls go where. A host is compared first, then the longest path.
 	Routes []GatewayRoute `yaml:"routes" required:"true" maxItems:"1024"`
 }

@@ -200,6 +200,8 @@ type Gateway struct {
 	ProxyProtocol bool
 	// TLS is what it speaks, or nil.
 	TLS *resource.GatewayTLS
+	// HTTP is what was written of HTTP, or nil.
+	HTTP *resource.GatewayHTTP
 	// Routes are in order of precedence.
 	Routes []GatewayRoute
 }

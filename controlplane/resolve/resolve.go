@@ -293,7 +293,7 @@ func (r *resolver) weighted(res *resource.Resource, s *model.Service, path strin
 }
 
 func (r *resolver) gateway(res *resource.Resource, spec *resource.Gateway) {
-	g := &model.Gateway{Tenant: res.Tenant(), Name: res.Name(), Node: "gateway-" + res.Name(), Listen: spec.Listen, ProxyProtocol: spec.ProxyProtocol, TLS: spec.TLS}
+	g := &model.Gateway{Tenant: res.Tenant(), Name: res.Name(), Node: "gateway-" + res.Name(), Listen: spec.Listen, ProxyProtocol: spec.ProxyProtocol, TLS: spec.TLS, HTTP: spec.HTTP}
 	if mode, err := strconv.ParseUint(spec.SocketMode, 8, 32); err == nil {
 		g.Mode = uint32(mode)
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	outriggerv1 "github.com/outrigger-mesh/outrigger/api/outrigger/v1"
 	"github.com/outrigger-mesh/outrigger/api/resource"
 	"github.com/outrigger-mesh/outrigger/controlplane/model"
 	"github.com/outrigger-mesh/outrigger/internal/xdsfield"
@@ -156,14 +157,14 @@ func (b *builder) interceptInbound(name string, p model.Port, addr string) (*lis
 	if err != nil {
 		return nil, err
 	}
-	return ln, b.setEdge(ln)
+	return ln, b.setEdge(ln, &outriggerv1.ListenerMetadata{Direction: outriggerv1.ListenerMetadata_DIRECTION_EDGE})
 }
 
 // interceptRoutes routes redirected HTTP by Host.
 func (c *Config) interceptRoutes(deny bool) {
 	rc := &routev3.RouteConfiguration{Name: xdsname.Intercept, IgnorePortInHostMatching: true}
 	for _, s := range c.b.services() {
-		vh, err := c.b.virtualHost(s.Name, s, []string{s.Name, s.Name + ".localhost"})
+		vh, err := c.b.virtualHost(s.Name, s, []string{s.Name, s.Name + ".localhost"}, false)
 		if err != nil {
 			c.add(rt.RouteType, xdsname.Intercept, nil, err)
 		} else if vh != nil {

@@ -108,7 +108,7 @@ func (b *builder) manager(listener, routes string) (*hcmv3.HttpConnectionManager
 			MaxConnectionDuration: durationpb.New(maxConnDuration),
 			MaxHeadersCount:       wrapperspb.UInt32(maxHeadFields),
 		},
-		Http2ProtocolOptions:  &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams)},
+		Http2ProtocolOptions:  &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams), AllowConnect: true},
 		MaxRequestHeadersKb:   wrapperspb.UInt32(maxHeadKiB),
 		RequestHeadersTimeout: durationpb.New(headTimeout),
 		StreamIdleTimeout:     durationpb.New(timeout.DefaultIdle),
@@ -157,6 +157,13 @@ func (b *builder) edgeListener(name string, g *model.Gateway) (*listenerv3.Liste
 	}
 	m.UseRemoteAddress = wrapperspb.Bool(true)
 	m.NormalizePath = wrapperspb.Bool(true)
+	meta := &outriggerv1.ListenerMetadata{Direction: outriggerv1.ListenerMetadata_DIRECTION_EDGE}
+	if g.HTTP != nil {
+		meta.Forwarded = g.HTTP.Forwarded
+		if err := gatewayHTTP(g.HTTP, m); err != nil {
+			return nil, err
+		}
+	}
 	l, err := b.listener(name, g.Listen, corev3.TrafficDirection_UNSPECIFIED, hcmName, m)
 	if err != nil {
 		return nil, err
@@ -173,12 +180,12 @@ func (b *builder) edgeListener(name string, g *model.Gateway) (*listenerv3.Liste
 			Name: "envoy.filters.listener.proxy_protocol", ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a},
 		}}
 	}
-	return l, b.setEdge(l)
+	return l, b.setEdge(l, meta)
 }
 
 // setEdge says that a listener's callers are not of the mesh.
-func (b *builder) setEdge(l *listenerv3.Listener) error {
-	md, err := xdsfield.Any(&outriggerv1.ListenerMetadata{Direction: outriggerv1.ListenerMetadata_DIRECTION_EDGE})
+func (b *builder) setEdge(l *listenerv3.Listener, meta *outriggerv1.ListenerMetadata) error {
+	md, err := xdsfield.Any(meta)
 	if err != nil {
 		return err
 	}
@@ -290,17 +297,45 @@ func (b *builder) serviceRoutes(s *model.Service, p model.Port) (*routev3.RouteC
 	}, nil
 }
 
-// virtualHost routes the first HTTP port of a service; nil for one that has none.
-func (b *builder) virtualHost(name string, s *model.Service, domains []string) (proto.Message, error) {
-	for _, p := range s.Ports {
+// virtualHost routes the first HTTP port of a service. connect: a CONNECT to its name ends here, and its bytes go to that
+// port, or to the first where none speaks HTTP; without it, nil for a service that has no HTTP port.
+func (b *builder) virtualHost(name string, s *model.Service, domains []string, connect bool) (proto.Message, error) {
+	vh := &routev3.VirtualHost{Name: name, Domains: domains}
+	var to *model.Port
+	for i := range s.Ports {
+		p := &s.Ports[i]
 		if !p.Protocol.IsHTTP() {
 			continue
 		}
-		routes, err := b.routes(s, p, nil)
+		routes, err := b.routes(s, *p, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s, err)
 		}
-		return &routev3.VirtualHost{Name: name, Domains: domains, Routes: routes}, nil
+		vh.Routes, to = routes, p
+		break
 	}
-	return nil, nil
+	if connect && len(s.Ports) > 0 {
+		if to == nil {
+			to = &s.Ports[0]
+		}
+		vh.Routes = append(vh.Routes, b.connectRoute(s, *to))
+	}
+	if len(vh.Routes) == 0 {
+		return nil, nil
+	}
+	return vh, nil
+}
+
+// connectRoute takes a CONNECT and sends its bytes to a port, where the service's own sidecar sees what they are.
+func (b *builder) connectRoute(s *model.Service, p model.Port) *routev3.Route {
+	a := forward(b.destination(s, p, nil), nil, "")
+	a.Timeout = durationpb.New(0)
+	a.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{
+		UpgradeType: "CONNECT", ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{},
+	}}
+	return &routev3.Route{
+		Name:   "connect",
+		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}},
+		Action: &routev3.Route_Route{Route: a},
+	}
 }

@@ -120,7 +120,7 @@ func (c *Config) byHost(name string, onDemand bool) {
 		rc.Vhds = &routev3.Vhds{ConfigSource: adsSource()}
 	} else {
 		for _, s := range c.b.services() {
-			vh, err := c.b.virtualHost(s.Name, s, []string{s.Name, s.Name + ".localhost"})
+			vh, err := c.b.virtualHost(s.Name, s, []string{s.Name, s.Name + ".localhost"}, name == xdsname.Outbound)
 			if err != nil {
 				c.add(resource.RouteType, name, nil, err)
 			} else if vh != nil {

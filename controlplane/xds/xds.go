@@ -187,7 +187,7 @@ func (c *Config) find(typeURL, name string) (proto.Message, error) {
 				continue
 			}
 			if s := b.service(b.tenant, strings.TrimSuffix(host, ".localhost")); s != nil {
-				return b.virtualHost(name, s, []string{host})
+				return b.virtualHost(name, s, []string{host}, rc == xdsname.Outbound)
 			}
 		}
 	}

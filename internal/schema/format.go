@@ -25,6 +25,7 @@ var formats = map[string]func(string) (string, string){
 	"authority":   authority,
 	"hostPattern": hostPattern,
 	"cidr":        cidr,
+	"fieldValue":  fieldValue,
 }
 
 // Formats returns the rules' names and what they ask for, for documentation.
@@ -41,6 +42,7 @@ func Formats() map[string]string {
 		"authority":   "host or host:port",
 		"hostPattern": "host, or *.host",
 		"cidr":        "IP address, or a range of them as 10.0.0.0/8",
+		"fieldValue":  "a header field's value: visible ASCII, spaces between",
 	}
 }
 
@@ -202,6 +204,15 @@ func authority(s string) (string, string) {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || !IsHost(host) {
 		return fmt.Sprintf("%q is no host", s), "a host or host:port, without a scheme or a path"
+	}
+	return "", ""
+}
+
+func fieldValue(s string) (string, string) {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == ' ' && (i == 0 || i == len(s)-1) {
+			return fmt.Sprintf("%q is no header field's value", s), "visible ASCII, with spaces between"
+		}
 	}
 	return "", ""
 }

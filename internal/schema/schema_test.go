@@ -84,6 +84,10 @@ func TestFormats(t *testing.T) {
 		{"hostPattern", "a.example", true},
 		{"hostPattern", "a:80", false},
 		{"hostPattern", "*", false},
+		{"fieldValue", "1.1 edge (x)", true},
+		{"fieldValue", " a", false},
+		{"fieldValue", "a\r\nb: c", false},
+		{"fieldValue", "ä", false},
 	} {
 		if m, _ := formats[c.format](c.text); (m == "") != c.ok {
 			t.Errorf("%s %q: %q", c.format, c.text, m)
