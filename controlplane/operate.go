@@ -15,6 +15,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/controlplane/ads"
 	"github.com/outrigger-mesh/outrigger/controlplane/host"
 	"github.com/outrigger-mesh/outrigger/internal/xdsname"
+	"github.com/outrigger-mesh/outrigger/supervisor/runner"
 )
 
 // settle is how often readiness is looked at besides each change: some of it is a matter of time alone.
@@ -63,6 +64,22 @@ func (p *Plane) Interceptions(_ context.Context, tenant, name string, anew bool)
 		out = append(out, admin.Interception(x))
 	}
 	return out, p.named(err)
+}
+
+// Upgrade implements admin.Backend.
+func (p *Plane) Upgrade(ctx context.Context, r admin.UpgradeRequest, tell func(admin.Upgraded)) error {
+	err := p.host.Upgrade(ctx, orDefault(r.Tenant), r.Names, r.Sidecar, func(u host.Upgraded) { tell(admin.Upgraded(u)) })
+	var bad *host.ProgramError
+	var refused *runner.Error
+	switch {
+	case errors.As(err, &bad):
+		return admin.BadRequest("%v", err)
+	case errors.Is(err, host.ErrUpgrading):
+		return admin.Conflict(err.Error())
+	case errors.As(err, &refused):
+		return admin.Conflict(err.Error() + "; outrigger logs NAME --sidecar shows what it said")
+	}
+	return p.named(err)
 }
 
 // named makes "nothing has this name" a problem that helps.

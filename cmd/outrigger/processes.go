@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -162,6 +163,47 @@ func (a *app) eventsCommand() *cobra.Command {
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
 	c.Flags().Uint64Var(&since, "since", 0, "only events after this `number`")
 	c.Flags().StringVarP(&output, "output", "o", "text", "`format`: text or json (a line each)")
+	return c
+}
+
+func (a *app) upgradeCommand() *cobra.Command {
+	var program string
+	c := &cobra.Command{
+		Use:   "upgrade [NAME...]",
+		Short: "Replace sidecars by new ones, with no call lost",
+		Long: `Replace sidecars by new ones, one after the other, with no call lost. NAME is a service, SERVICE@VERSION or an instance's id; without one
+all sidecars are replaced, those of gateways last.
+
+A new sidecar is started beside the old one, takes its configuration, and accepts on the same sockets once it is ready; the old one accepts no
+more, finishes its calls until its drain ends (30 s), and ends. Processes are not touched. If a new sidecar does not become ready, the old one
+stays, and the upgrade ends there.
+
+--sidecar names another program. It stays in force over restarts, after an upgrade of all for new instances too. An upgrade without
+--sidecar goes back to the program beside outrigger, as it is on disk by then.`,
+	}
+	c.RunE = does(func(cmd *cobra.Command, args []string) error {
+		if program != "" {
+			abs, err := filepath.Abs(program)
+			if err != nil {
+				return err
+			}
+			program = abs
+		}
+		cl, err := a.client()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		return cl.Upgrade(cmd.Context(), admin.UpgradeRequest{Tenant: a.tenant, Names: args, Sidecar: program}, func(u admin.Upgraded) {
+			if u.New == 0 {
+				fmt.Fprintf(a.out, "%s takes it when it starts\n", u.Instance)
+				return
+			}
+			fmt.Fprintf(a.out, "%s upgraded (sidecar %d, was %d)\n", u.Instance, u.New, u.Old)
+		})
+	})
+	c.Flags().StringVar(&program, "sidecar", "", "`path` of the sidecar's program (default: the one beside outrigger)")
+	a.tenantFlag(c)
 	return c
 }
 

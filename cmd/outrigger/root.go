@@ -73,8 +73,8 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 no control plane.`,
 		a.opCommand(admin.Stop, "stop", "Stop instances; they stay stopped until started", ""),
 		a.opCommand(admin.Restart, "restart", "Stop instances in order and start them again", ""),
 		a.opCommand(admin.Kill, "kill", "Kill processes, as a fault would",
-			"\n\nA killed process is restarted as its policy says; use stop for one that is to stay away."))
-	group("processes", a.interceptCommand())
+			"\n\nA killed process is restarted as its policy says; use stop for one that is to stay away."),
+		a.interceptCommand(), a.upgradeCommand())
 	group("other", a.bootstrapCommand(), a.versionCommand())
 	c.AddCommand(a.referenceCommand())
 	c.SetHelpCommandGroupID("other")

@@ -115,6 +115,32 @@ func (c *Client) Interceptions(ctx context.Context, tenant, name string, anew bo
 	return out, err
 }
 
+// Upgrade replaces sidecars one by one and calls tell for each that is done. With an error the old sidecar of the
+// instance that it names stays, and the rest were not touched.
+func (c *Client) Upgrade(ctx context.Context, r UpgradeRequest, tell func(Upgraded)) error {
+	resp, err := c.do(ctx, "POST", "/v1/upgrade", nil, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var last UpgradeLine
+	err = lines(ctx, resp.Body, func(l UpgradeLine) bool {
+		if last = l; l.Upgraded != nil {
+			tell(*l.Upgraded)
+		}
+		return true
+	})
+	switch {
+	case err != nil:
+		return err
+	case last.Error != "":
+		return errors.New(last.Error)
+	case !last.Done:
+		return errors.Join(errors.New("the upgrade was cut off; events tell how far it came"), ctx.Err())
+	}
+	return nil
+}
+
 // Logs copies output to w until it ends or, where q says Follow, ctx does.
 func (c *Client) Logs(ctx context.Context, q LogQuery, w io.Writer) error {
 	p := "/v1/logs"

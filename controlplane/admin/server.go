@@ -61,6 +61,8 @@ type Backend interface {
 	// Interceptions are the rules that redirect the connections of the instances that name means. anew puts those once more
 	// into the kernel whose instances run.
 	Interceptions(ctx context.Context, tenant, name string, anew bool) ([]Interception, error)
+	// Upgrade replaces sidecars one by one, and calls tell for each that is done.
+	Upgrade(ctx context.Context, r UpgradeRequest, tell func(Upgraded)) error
 	// Logs writes output to w. Where more than one instance is meant, each line begins with its id.
 	Logs(ctx context.Context, q LogQuery, w io.Writer) error
 	// Events calls yield with every event after number since of run epoch, and then with each new one until ctx
@@ -134,6 +136,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST /v1/processes/{name}/{op}", s.operate)
 	m.HandleFunc("GET /v1/intercept/{name}", s.intercept(false))
 	m.HandleFunc("POST /v1/intercept/{name}", s.intercept(true))
+	m.HandleFunc("POST /v1/upgrade", s.upgrade)
 	m.HandleFunc("GET /v1/logs", s.logs)
 	m.HandleFunc("GET /v1/logs/{name}", s.logs)
 	m.HandleFunc("GET /v1/events", s.events)
@@ -272,6 +275,29 @@ func (s *Server) intercept(anew bool) http.HandlerFunc {
 			got = []Interception{}
 		}
 		writeJSON(w, 200, got)
+	}
+}
+
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	var req UpgradeRequest
+	if err := readJSON(w, r, &req); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	out := &streamWriter{w: w, contentType: "application/x-ndjson"}
+	tell := func(l UpgradeLine) {
+		if line, err := json.Marshal(l); err == nil {
+			_, _ = out.Write(append(line, '\n'))
+		}
+	}
+	err := s.b.Upgrade(r.Context(), req, func(u Upgraded) { tell(UpgradeLine{Upgraded: &u}) })
+	switch {
+	case err != nil && !out.begun:
+		s.fail(w, r, err)
+	case err != nil:
+		tell(UpgradeLine{Done: true, Error: err.Error()})
+	default:
+		tell(UpgradeLine{Done: true})
 	}
 }
 

@@ -37,6 +37,17 @@ func (f *fake) Operate(_ context.Context, _, name string, op Op) ([]string, erro
 	return []string{name + "-" + string(op)}, nil
 }
 
+func (f *fake) Upgrade(_ context.Context, r UpgradeRequest, tell func(Upgraded)) error {
+	if len(r.Names) == 0 {
+		return Conflict("another upgrade is under way")
+	}
+	tell(Upgraded{Instance: r.Names[0], Old: 1, New: 2})
+	if len(r.Names) > 1 {
+		return errors.New("upgrade the sidecar of " + r.Names[1] + ": the old one stays")
+	}
+	return nil
+}
+
 func (f *fake) Logs(_ context.Context, q LogQuery, w io.Writer) error {
 	if q.Name == "nobody" {
 		return NotFound("nobody", "")
@@ -142,6 +153,18 @@ func TestServer(t *testing.T) {
 		if !errors.As(x.err, &p) || p.Status != x.want {
 			t.Errorf("%s: %v, want status %d", x.name, x.err, x.want)
 		}
+	}
+
+	var upgraded []Upgraded
+	tell := func(u Upgraded) { upgraded = append(upgraded, u) }
+	if err := c.Upgrade(ctx, UpgradeRequest{Names: []string{"a"}, Sidecar: "/x"}, tell); err != nil || len(upgraded) != 1 || upgraded[0] != (Upgraded{"a", 1, 2}) {
+		t.Errorf("upgrade: %v, %v", upgraded, err)
+	}
+	if err := c.Upgrade(ctx, UpgradeRequest{Names: []string{"a", "b"}}, tell); err == nil || err.Error() != "upgrade the sidecar of b: the old one stays" || len(upgraded) != 2 {
+		t.Errorf("an upgrade that fails half way: %v, %v", upgraded, err)
+	}
+	if err := c.Upgrade(ctx, UpgradeRequest{}, tell); !errors.As(err, &p) || p.Status != 409 {
+		t.Errorf("an upgrade beside another: %v", err)
 	}
 
 	var seen []uint64

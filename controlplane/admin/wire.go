@@ -244,6 +244,33 @@ type BootstrapRequest struct {
 	Listen string
 }
 
+// UpgradeRequest asks for other sidecars.
+type UpgradeRequest struct {
+	// Tenant owns what is named; "" is the default one.
+	Tenant string `json:"tenant,omitempty"`
+	// Names are services, SERVICE@VERSION or ids; none means all instances and the gateways.
+	Names []string `json:"names,omitempty"`
+	// Sidecar is the absolute path of the sidecar's program on the control plane's host; "" is the one that it was started with.
+	Sidecar string `json:"sidecar,omitempty"`
+}
+
+// Upgraded is one instance whose sidecar was replaced.
+type Upgraded struct {
+	Instance string `json:"instance"`
+	// Old and New are the sidecars' process ids; 0 where none runs: the instance takes the program when it starts.
+	Old int `json:"old,omitempty"`
+	New int `json:"new,omitempty"`
+}
+
+// UpgradeLine is one line of what /v1/upgrade reports while it works.
+type UpgradeLine struct {
+	Upgraded *Upgraded `json:"upgraded,omitempty"`
+	// Done is set on the last line.
+	Done bool `json:"done,omitempty"`
+	// Error is set on the last line where a new sidecar did not become ready; the old one stays.
+	Error string `json:"error,omitempty"`
+}
+
 // DownLine is one line of what /v1/down reports while it works.
 type DownLine struct {
 	// Text says what was done.

@@ -14,10 +14,11 @@ import (
 type database struct{ b *bbolt.DB }
 
 var (
-	portsBucket   = []byte("ports")   // INSTANCE/KIND/NAME → number
-	stoppedBucket = []byte("stopped") // INSTANCE → when, RFC 3339
-	healthBucket  = []byte("health")  // INSTANCE → lastHealth
-	metaBucket    = []byte("meta")    // environ → JSON
+	portsBucket   = []byte("ports")    // INSTANCE/KIND/NAME → number
+	stoppedBucket = []byte("stopped")  // INSTANCE → when, RFC 3339
+	healthBucket  = []byte("health")   // INSTANCE → lastHealth
+	metaBucket    = []byte("meta")     // environ → JSON
+	sidecarBucket = []byte("sidecars") // INSTANCE, or allInstances → path of the sidecar's program
 )
 
 // lastHealth is what was last known of a process.
@@ -32,7 +33,7 @@ func openDatabase(path string) (*database, error) {
 		return nil, fmt.Errorf("open the host's state %s: %w", path, err)
 	}
 	err = b.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{portsBucket, stoppedBucket, healthBucket, metaBucket} {
+		for _, name := range [][]byte{portsBucket, stoppedBucket, healthBucket, metaBucket, sidecarBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -91,6 +92,12 @@ func (d *database) each(bucket []byte, f func(key string, value []byte) error) e
 func (d *database) stoppedSet() (map[string]bool, error) {
 	out := map[string]bool{}
 	err := d.each(stoppedBucket, func(k string, _ []byte) error { out[k] = true; return nil })
+	return out, err
+}
+
+func (d *database) programs() (map[string]string, error) {
+	out := map[string]string{}
+	err := d.each(sidecarBucket, func(k string, v []byte) error { out[k] = string(v); return nil })
 	return out, err
 }
 

@@ -100,11 +100,14 @@ type Host struct {
 	// sidecars is the directory of the cgroup in which sidecars are started, "" for none. Serve's goroutine alone uses it.
 	sidecars string
 
+	upgrading sync.Mutex // held by Upgrade; taken before mu
+
 	mu       sync.Mutex
 	input    *Input
-	units    map[string]*unit // by unit name; also those that are being removed
-	byID     map[string]*unit // by instance
-	stopped  map[string]bool  // by instance: a user said so
+	units    map[string]*unit  // by unit name; also those that are being removed
+	byID     map[string]*unit  // by instance
+	stopped  map[string]bool   // by instance: a user said so
+	programs map[string]string // sidecars' programs that an upgrade has put in place, see programOf
 	reports  map[string]Report
 	last     map[string]lastHealth
 	left     map[string]time.Time // since when a sidecar is not ready
@@ -165,6 +168,9 @@ func New(cfg Config) (*Host, error) {
 	h.dirOf = func(id string) string { return filepath.Join(cfg.StateDir, "instances", id) }
 	if h.stopped, err = db.stoppedSet(); err == nil {
 		h.last, err = db.healths()
+	}
+	if err == nil {
+		h.programs, err = db.programs()
 	}
 	if err == nil {
 		h.ports, err = newAllotter(db, cfg.FirstPort, cfg.LastPort, cfg.StateDir)

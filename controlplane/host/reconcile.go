@@ -3,6 +3,7 @@ package host
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -184,7 +185,7 @@ func (h *Host) remove(ctx context.Context, u *unit) {
 	if err := u.pool.Dispose(ctx, runner.StopOptions{}); err != nil {
 		h.cfg.Log.Warn("remove what is not wanted any more", "unit", u.name, "err", err)
 	}
-	gone := map[string][]byte{}
+	gone, programs := map[string][]byte{}, map[string][]byte{}
 	h.mu.Lock()
 	if h.units[u.name] == u {
 		delete(h.units, u.name)
@@ -201,9 +202,13 @@ func (h *Host) remove(ctx context.Context, u *unit) {
 			delete(h.stopped, i.ID())
 			gone[i.ID()] = nil
 		}
+		if h.programs[i.ID()] != "" {
+			delete(h.programs, i.ID())
+			programs[i.ID()] = nil
+		}
 	}
 	h.mu.Unlock()
-	if err := h.db.put(stoppedBucket, gone); err != nil {
+	if err := errors.Join(h.db.put(stoppedBucket, gone), h.db.put(sidecarBucket, programs)); err != nil {
 		h.cfg.Log.Warn("forget what was stopped", "err", err)
 	}
 	close(u.gone)

@@ -35,7 +35,7 @@ func (h *Host) build(u *unit, id string, services map[model.ServiceKey]*model.Se
 		spec.Kind, spec.Service, cpus = "gateway", "", runtime.NumCPU()
 	}
 	spec.Sidecar = &runner.Sidecar{
-		Command:   []string{h.cfg.Sidecar, "-c", filepath.Join(dir, "bootstrap.json")},
+		Command:   []string{h.programOf(id), "-c", filepath.Join(dir, "bootstrap.json")},
 		Env:       []string{"GOMEMLIMIT=" + strconv.FormatInt(h.cfg.SidecarMemory, 10), "GOMAXPROCS=" + strconv.Itoa(cpus)},
 		CgroupDir: h.sidecars,
 	}

@@ -181,6 +181,8 @@ func (f *fake) Update(ctx context.Context, s runner.Spec) ([]runner.Who, error) 
 
 func (f *fake) ReplaceSidecar(context.Context) error { return nil }
 
+func (f *fake) UpgradeSidecar(context.Context, string) error { return nil }
+
 func (f *fake) Exit(context.Context, runner.StopOptions) error {
 	f.h.note("exit %s", f.spec.Instance)
 	f.h.mu.Lock()

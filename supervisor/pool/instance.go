@@ -113,6 +113,27 @@ func (i *Instance) Kill(ctx context.Context) error {
 	return nil
 }
 
+// UpgradeSidecar replaces the instance's sidecar by one that runs program, and returns when the new one is in place; false where no
+// sidecar runs. The old one drains and ends by itself. With an error the old one stays, and nothing has changed. That later
+// specs name the program is the caller's business.
+func (i *Instance) UpgradeSidecar(ctx context.Context, program string) (bool, error) {
+	st := i.Status()
+	if st.Runner.RunnerPID == 0 || st.Runner.Sidecar.PID == 0 {
+		return false, nil
+	}
+	r, err := i.pool.cfg.Launcher.Find(ctx, st.Spec.Dir)
+	if errors.Is(err, runner.ErrGone) {
+		return false, nil
+	}
+	if err == nil {
+		err = r.UpgradeSidecar(ctx, program)
+	}
+	if err != nil {
+		return false, fmt.Errorf("upgrade the sidecar of %s: %w", i.id, err)
+	}
+	return true, nil
+}
+
 // set gives the instance its wanted state.
 func (i *Instance) set(w Want) {
 	i.mu.Lock()

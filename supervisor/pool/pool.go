@@ -45,6 +45,7 @@ type Runner interface {
 	Kill(ctx context.Context) error
 	Update(ctx context.Context, s runner.Spec) ([]runner.Who, error)
 	ReplaceSidecar(ctx context.Context) error
+	UpgradeSidecar(ctx context.Context, program string) error
 	Exit(ctx context.Context, o runner.StopOptions) error
 	Events(ctx context.Context, since uint64, f func(runner.Event) error) error
 }

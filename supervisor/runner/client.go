@@ -93,6 +93,12 @@ func (c *Client) ReplaceSidecar(ctx context.Context) error {
 	return c.call(ctx, request{Method: "replace-sidecar"}, nil)
 }
 
+// UpgradeSidecar is ReplaceSidecar with another program, an absolute path. Only once that sidecar is ready does it go into the stored spec:
+// one that does not become ready changes nothing.
+func (c *Client) UpgradeSidecar(ctx context.Context, program string) error {
+	return c.call(ctx, request{Method: "replace-sidecar", Program: program}, nil)
+}
+
 // Exit stops everything and ends the runner. It returns when the runner has ended all else and is about to end.
 func (c *Client) Exit(ctx context.Context, o StopOptions) error {
 	return c.call(ctx, request{Method: "exit", Stop: &o}, nil)
@@ -135,6 +141,8 @@ type request struct {
 	Stop   *StopOptions `json:"stop,omitempty"`
 	Drain  *Drain       `json:"drain,omitempty"`
 	Spec   *Spec        `json:"spec,omitempty"`
+	// Program is the sidecar's program for replace-sidecar; "" is the stored spec's.
+	Program string `json:"program,omitempty"`
 }
 
 type response struct {

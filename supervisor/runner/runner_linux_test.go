@@ -384,6 +384,60 @@ func TestReplaceSidecarUnderLoad(t *testing.T) {
 	}
 }
 
+// TestUpgradeSidecar: another program takes the sockets over once it is ready, and stays; one that does not become ready
+// changes nothing.
+func TestUpgradeSidecar(t *testing.T) {
+	i := launch(t, specFor(t, "serve"))
+	s := i.ready()
+	stop := callers(4, s.Sockets[0].Address)
+	for _, bad := range []struct{ program, want string }{
+		{"relative", "is not an absolute path"}, {"/no/such", "the old one stays"}, {"/bin/false", "the old one stays"},
+	} {
+		if err := i.UpgradeSidecar(within(t), bad.program); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%s: %v", bad.program, err)
+		}
+	}
+	if got, err := LoadSpec(i.spec.Path()); err != nil || got.Sidecar.Command[0] != i.spec.Sidecar.Command[0] {
+		t.Errorf("the stored spec after what was refused: %+v, %v", got.Sidecar, err)
+	}
+	if x := i.state(); x.Sidecar.PID != s.Sidecar.PID {
+		t.Errorf("what was refused has replaced the sidecar: %+v", x.Sidecar)
+	}
+	program := filepath.Join(t.TempDir(), "new")
+	if err := os.Link(childProgram, program); err != nil {
+		b, rerr := os.ReadFile(childProgram)
+		if err = errors.Join(rerr, os.WriteFile(program, b, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := i.UpgradeSidecar(within(t), program); err != nil {
+		t.Fatal(err)
+	}
+	runs := func() string {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(i.state().Sidecar.PID) + "/cmdline")
+		if err != nil {
+			return err.Error()
+		}
+		program, _, _ := strings.Cut(string(b), "\x00")
+		return program
+	}
+	eventually(t, "the new program", func() bool { return runs() == program })
+	if err := i.KillSidecar(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	killed := i.state().Sidecar.PID
+	eventually(t, "a sidecar after the kill", func() bool { x := i.state(); return x.Ready && x.Sidecar.PID != killed })
+	if got := runs(); got != program {
+		t.Errorf("after a crash %s runs", got)
+	}
+	if got, err := LoadSpec(i.spec.Path()); err != nil || got.Sidecar.Command[0] != program || len(got.Sidecar.Command) != len(i.spec.Sidecar.Command) {
+		t.Errorf("the stored spec: %+v, %v", got.Sidecar, err)
+	}
+	if _, refused, _ := stop(); refused > 0 {
+		t.Errorf("%d refused", refused)
+	}
+}
+
 func TestSidecarThatNeverComesUp(t *testing.T) {
 	spec := specFor(t, "serve")
 	spec.Sidecar.Command = []string{childProgram, "bad-sidecar"}

@@ -106,7 +106,7 @@ func (r *runner) do(q request) (any, error) {
 			return nil, err
 		},
 		"restart":         func() (any, error) { return nil, r.restart(stop) },
-		"replace-sidecar": func() (any, error) { return nil, r.replace() },
+		"replace-sidecar": func() (any, error) { return nil, r.replace(q.Program) },
 		"drain": func() (any, error) {
 			r.mu.Lock()
 			d := r.spec.Drain

@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -47,7 +48,10 @@ func (k *keeper) run() {
 	defer k.olds.Wait()
 	r := k.r
 	for quick := 0; ; {
-		s, err := r.startSidecar()
+		r.mu.Lock()
+		spec := *r.spec.Sidecar
+		r.mu.Unlock()
+		s, err := r.startSidecar(spec)
 		if err != nil {
 			quick++
 			r.mu.Lock()
@@ -127,9 +131,9 @@ func (k *keeper) pause(d time.Duration) bool {
 }
 
 // startSidecar starts a sidecar with a channel to it. It is not yet the current one.
-func (r *runner) startSidecar() (*sidecar, error) {
+func (r *runner) startSidecar(spec Sidecar) (*sidecar, error) {
 	r.mu.Lock()
-	spec, dir := *r.spec.Sidecar, r.spec.Dir
+	dir := r.spec.Dir
 	r.mu.Unlock()
 	ours, theirs, err := handoff.Pair()
 	if err != nil {
@@ -240,18 +244,26 @@ func (r *runner) retire(s *sidecar) {
 	r.lost(s)
 }
 
-// replace starts a further sidecar, waits until it is ready, makes it the current one, and lets the old one drain. The caller
-// holds op.
-func (r *runner) replace() error {
+// replace starts a further sidecar, waits until it is ready, makes it the current one, and lets the old one drain. program
+// is what it runs, and from then on every sidecar; "" is what the specification says. Until the new one is ready nothing changes.
+// The caller holds op.
+func (r *runner) replace(program string) error {
+	if program != "" && !filepath.IsAbs(program) {
+		return &Error{Code: "invalid", Text: fmt.Sprintf("the sidecar's program %q is not an absolute path", program)}
+	}
 	r.mu.Lock()
 	k, spec := r.keeper, r.spec
 	r.mu.Unlock()
 	if k == nil {
 		return &Error{Code: "conflict", Text: "no sidecar runs"}
 	}
-	n, err := r.startSidecar()
+	side := *spec.Sidecar
+	if program != "" {
+		side.Command = append([]string{program}, side.Command[1:]...)
+	}
+	n, err := r.startSidecar(side)
 	if err != nil {
-		return &Error{Code: "failed", Text: "the new sidecar: " + err.Error()}
+		return &Error{Code: "failed", Text: "the new sidecar: " + err.Error() + "; the old one stays"}
 	}
 	t := time.NewTimer(spec.Sidecar.ReadyTimeout)
 	defer t.Stop()
@@ -276,6 +288,19 @@ func (r *runner) replace() error {
 			r.lost(n)
 		}
 		return &Error{Code: "failed", Text: text}
+	}
+	if program != "" {
+		spec.Sidecar = &side
+		if err := spec.Save(); err != nil {
+			if _, serr := n.proc.Stop(killSignal, 0); serr == nil {
+				r.lost(n)
+			}
+			return &Error{Code: "failed", Text: err.Error() + "; the old sidecar stays"}
+		}
+		r.mu.Lock()
+		r.spec.Sidecar = &side
+		r.emit(Event{Kind: Updated, Who: TheRunner})
+		r.mu.Unlock()
 	}
 	select {
 	case k.swap <- n: // the keeper always comes back to where it takes it
