@@ -14,7 +14,7 @@ func (a *app) interceptCommand() *cobra.Command {
 		Short: "Show or renew the rules that redirect connections to sidecars",
 		Long: `Put the rules once more into the kernel that redirect the connections of instances to their sidecars (spec.intercept of
 a service), for example after something else has flushed all rules. The control plane puts and removes them by itself when
-instances start and stop. NAME is a service, SERVICE@VERSION or an instance's id.
+instances start and stop, and looks every 2 s whether they are there. NAME is a service, SERVICE@VERSION or an instance's id.
 
 With --dry-run the rules are only printed, in the syntax of nft: each instance has one table, which holds all of them.`,
 		Example: "  outrigger intercept --dry-run front\n  outrigger intercept front",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -44,13 +45,22 @@ func (a *app) psCommand() *cobra.Command {
 
 func printProcesses(out io.Writer, ps []admin.Process) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "INSTANCE\tSTATE\tREADY\tRESTARTS\tPID\tSIDECAR\tADDRESS\tAGE")
+	// Most meshes intercept nothing: the column is there where there is something in it.
+	head, intercepted := "INSTANCE\tSTATE\tREADY\tRESTARTS\tPID\tSIDECAR\tADDRESS\tAGE", slices.ContainsFunc(ps, func(p admin.Process) bool { return p.Intercept != "" })
+	if intercepted {
+		head += "\tINTERCEPT"
+	}
+	fmt.Fprintln(w, head)
 	for _, p := range ps {
 		ready := "no"
 		if p.Ready {
 			ready = "yes"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", p.Instance, p.State, ready, p.Restarts, pid(p.PID), pid(p.Sidecar.PID), dash(p.Address), age(p.Since))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s", p.Instance, p.State, ready, p.Restarts, pid(p.PID), pid(p.Sidecar.PID), dash(p.Address), age(p.Since))
+		if intercepted {
+			fmt.Fprintf(w, "\t%s", dash(p.Intercept))
+		}
+		fmt.Fprintln(w)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/outrigger-mesh/outrigger/api/resource"
 	"github.com/outrigger-mesh/outrigger/controlplane/intercept"
@@ -28,6 +29,9 @@ import (
 // elsewhere goes on with it.
 const cgroupFile = "cgroup.json"
 
+// lookEvery is how often the tables are looked for: whoever loads a whole ruleset anew takes them out.
+const lookEvery = 2 * time.Second
+
 // sidecarsCgroup is the cgroup of all sidecars, where somebody's rules are to let them be.
 const sidecarsCgroup = "sidecars"
 
@@ -36,6 +40,8 @@ type Tables interface {
 	// Put puts a table in force, in the place of one of the same name.
 	Put(r intercept.Rules) error
 	Remove(table string) error
+	// List returns the names that begin with prefix.
+	List(prefix string) ([]string, error)
 	// RemoveAll removes those whose names begin with prefix and that keep does not want.
 	RemoveAll(prefix string, keep func(table string) bool) ([]string, error)
 }
@@ -44,6 +50,10 @@ type kernelTables struct{}
 
 func (kernelTables) Put(r intercept.Rules) error { return r.Put() }
 func (kernelTables) Remove(table string) error   { return intercept.Remove(table) }
+func (kernelTables) List(prefix string) ([]string, error) {
+	return intercept.List(prefix)
+}
+
 func (kernelTables) RemoveAll(prefix string, keep func(string) bool) ([]string, error) {
 	return intercept.RemoveAll(prefix, keep)
 }
@@ -135,6 +145,28 @@ func (c *interception) ensure(id string, anew bool) (changed bool, err error) {
 	}
 	c.force[id] = r
 	return true, nil
+}
+
+// missing are the instances whose tables somebody else has taken out.
+func (c *interception) missing() ([]string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.force) == 0 {
+		return nil, nil
+	}
+	there, err := c.tables.List(intercept.Prefix(c.stateDir))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for id, r := range c.force {
+		if !slices.Contains(there, r.Table) {
+			out = append(out, id)
+			delete(c.force, id)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // drop takes an instance's table out, if there is one.
@@ -229,9 +261,12 @@ func (c *interception) ids() []string {
 	return out
 }
 
-// keepTables takes tables out when their instances have stopped, and puts them in for those that run.
+// keepTables takes tables out when their instances have stopped, and puts them in for those that run, also where somebody else has
+// taken them out.
 func (h *Host) keepTables(ctx context.Context) {
 	told := map[string]string{} // what went wrong, so that it is told once
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for ctx.Err() == nil {
 		h.mu.Lock()
 		changed, applied := h.changed, h.applied
@@ -250,6 +285,15 @@ func (h *Host) keepTables(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case <-look.C:
+			gone, err := h.tables.missing()
+			if err != nil {
+				h.cfg.Log.Error("look for the tables that redirect connections", "err", err)
+			}
+			for _, id := range gone {
+				h.cfg.Log.Warn("somebody has removed the rules that redirect the connections of an instance; they are put in again", "instance", id)
+				h.emit(Event{Kind: "intercept.lost", Instance: id, Text: "somebody has removed the rules that redirect its connections; they are put in again"})
+			}
 		case <-ctx.Done():
 		}
 	}

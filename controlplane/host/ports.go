@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // ErrNoPort says that the range of ports is used up.
@@ -114,6 +115,12 @@ func free(n int) bool {
 		}
 		_ = l.Close()
 	}
+	// Redirected connections over IPv6 come to the same number. Where there is no IPv6, nobody has it.
+	l, err := net.Listen("tcp6", net.JoinHostPort("::1", strconv.Itoa(n)))
+	if err != nil {
+		return !errors.Is(err, syscall.EADDRINUSE)
+	}
+	_ = l.Close()
 	return true
 }
 

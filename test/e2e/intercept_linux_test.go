@@ -324,17 +324,26 @@ func TestIntercept(t *testing.T) {
 
 	// It can be seen.
 	m.expect("status", m.Must("status"), "caller-1.0.0-0: outbound by cgroup")
+	m.expect("ps", m.Must("ps"), "INTERCEPT")
 	rules := m.Must("intercept", "--dry-run", "caller")
 	m.expect("dry run", rules, "tcp dport 22 return")
 	m.expect("dry run", rules, "ip daddr 198.51.100.64/26 return")
 	if n := len(tables(t)); n != 2 {
 		t.Errorf("there are %d tables: %v", n, tables(t))
 	}
-	// What was flushed is put in once more.
+	// What was flushed is put in once more: at once where that is told, else by itself.
 	must(t, "nft", "flush", "ruleset")
 	m.expect("renewed", m.Must("intercept", "caller"), "is in force")
-	m.expect("renewed", m.Must("intercept", "greeter"), "is in force")
 	m.reachesMesh()
+	must(t, "nft", "flush", "ruleset")
+	harness.Eventually(t, 20*time.Second, func() error {
+		if n := tables(t); len(n) != 2 {
+			return fmt.Errorf("after a flush there are %v", n)
+		}
+		return nil
+	})
+	m.reachesMesh()
+	m.expect("events", m.Must("events"), "intercept.lost")
 
 	t.Run("inbound", func(t *testing.T) { inbound(t, m.of(t)) })
 	t.Run("deny", func(t *testing.T) {
