@@ -23,8 +23,7 @@ func (o *Overload) Measured(now, delay int64) {
 	o.Queue.Sample(now, delay)
 }
 
-// Sheds says whether a new request is to be refused: of a share of all requests, and of twice that share of those that are
-// tries again, which have less of a claim. Health checks are never refused.
+// Sheds says whether a new request is to be refused: a share of all are, but never health checks.
 func (o *Overload) Sheds(s *Stream) bool {
 	share := max(o.Queue.Share(s.Now()), o.Manager.Share(overload.StopRequests))
 	if share == 0 {
@@ -32,9 +31,6 @@ func (o *Overload) Sheds(s *Stream) bool {
 	}
 	if s.isHealthCheck() {
 		return false
-	}
-	if s.Req.Header.Has(exchange.OutriggerAttempt) {
-		share *= 2
 	}
 	return uint32(s.w.Rand()>>48) < share
 }
