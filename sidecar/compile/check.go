@@ -180,7 +180,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.type.matcher.v3.RegexMatcher.GoogleRE2":  " ",
 
 	// Listeners.
-	"envoy.config.listener.v3.Listener": " name address filter_chains default_filter_chain metadata traffic_direction stat_prefix enable_reuse_port " +
+	"envoy.config.listener.v3.Listener": " name address filter_chains default_filter_chain metadata traffic_direction stat_prefix enable_reuse_port tcp_backlog_size " +
 		"use_original_dst bind_to_port listener_filters listener_filters_timeout continue_on_listener_filters_timeout ",
 	"envoy.config.listener.v3.ListenerFilter":                           " name typed_config ",
 	"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     " ",

@@ -41,6 +41,11 @@ func (c *Compiler) listener(r *report, m *listenerv3.Listener) *listenerDef {
 		r.add("name", "is missing")
 	}
 	d.l.Network, d.l.Address = address(r, "address", m.GetAddress())
+	if b := m.GetTcpBacklogSize(); b != nil {
+		if d.l.Backlog = int(min(b.GetValue(), 1<<30)); d.l.Backlog == 0 {
+			r.add("tcp_backlog_size", "must be at least 1")
+		}
+	}
 	if d.l.Mode = m.GetAddress().GetPipe().GetMode(); d.l.Mode > 0o777 {
 		r.add("address.pipe.mode", "must be at most 0777")
 	} else if d.l.Mode != 0 && strings.HasPrefix(d.l.Address, "@") {

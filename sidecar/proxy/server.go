@@ -191,7 +191,7 @@ func (s *Server) Apply(snap *snapshot.Snapshot) error {
 				continue
 			}
 			if l := s.listeners[name]; l != nil {
-				if err := chmod(c); err != nil {
+				if err := errors.Join(chmod(c), l.queue(c)); err != nil {
 					errs = append(errs, fmt.Errorf("listener %s on %s: %w", name, c.Address, err))
 				}
 				l.configure(c)
@@ -263,6 +263,9 @@ func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 	// stuck in accept.
 	raw, err := l.file.SyscallConn()
 	if err == nil {
+		err = l.queue(c)
+	}
+	if err == nil {
 		cerr := raw.Control(func(fd uintptr) {
 			err = s.onLoops(func(i int) (err error) {
 				l.acceptors[i].ln, err = s.loops[i].Listen(int(fd), l.acceptors[i])
@@ -276,6 +279,19 @@ func (s *Server) open(c *snapshot.Listener) (*listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// queue sets how many connections may wait to be accepted: listen(2) on a socket that listens changes that alone.
+func (l *listener) queue(c *snapshot.Listener) error {
+	if c.Backlog == 0 || l.file == nil {
+		return nil
+	}
+	raw, err := l.file.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) { err = os.NewSyscallError("listen", unix.Listen(int(fd), c.Backlog)) })
+		err = errors.Join(err, cerr)
+	}
+	return err
 }
 
 // chmod sets who may connect to a Unix socket, which was made for its owner alone.

@@ -51,7 +51,9 @@ type Listener struct {
 	// Network is "tcp" or "unix"; Address "127.0.0.1:8080" or a path.
 	Network, Address string
 	// Mode are the permissions of a Unix socket, 0 for the owner's alone.
-	Mode      uint32
+	Mode uint32
+	// Backlog is how many connections may wait to be accepted, up to the host's somaxconn; 0 leaves what the socket has.
+	Backlog   int
 	Direction Direction
 	// TLS is what connections are encrypted with; nil where they are not.
 	TLS *ServerTLS

@@ -23,7 +23,6 @@ import (
 	"google.golang.org/grpc"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/outrigger-mesh/outrigger/sidecar/compile"
 	"github.com/outrigger-mesh/outrigger/test/harness"
 )
 
@@ -85,9 +84,6 @@ func TestEnvoysBootstrap(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("testdata", "peer.json"))
 	if err != nil {
 		t.Fatal(err)
-	}
-	if compile.ServedFields("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext") == nil {
-		t.Skip("TLS is not served yet")
 	}
 	certs := certificates(t)
 	h1, served := named(t, "h1")
