@@ -13,6 +13,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/compile"
 	"github.com/outrigger-mesh/outrigger/sidecar/console"
+	"github.com/outrigger-mesh/outrigger/sidecar/dns"
 	"github.com/outrigger-mesh/outrigger/sidecar/probe"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/overload"
@@ -44,6 +45,7 @@ type dataPathDeps struct {
 type dataPath struct {
 	*proxy.Server
 	prober *probe.Prober
+	names  *dns.Resolver
 }
 
 // newDataPath is the one place where the data path is wired in.
@@ -52,30 +54,51 @@ func newDataPath(d dataPathDeps) (*dataPath, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dataPath{Server: srv, prober: probe.New(srv.Table(), d.Log, d.HealthChanged)}, nil
+	p := &dataPath{Server: srv, prober: probe.New(srv.Table(), d.Log, d.HealthChanged)}
+	p.names = dns.New(dns.Options{Log: d.Log, Apply: func(cluster string, eps []snapshot.EndpointSpec) error {
+		err := srv.Table().SetEndpoints(cluster, eps)
+		p.prober.Refresh()
+		return err
+	}})
+	return p, nil
 }
 
 // Sink is the table of upstreams, which also tells the prober of changes.
-func (p *dataPath) Sink() compile.Sink { return sink{p.Table(), p.prober} }
+func (p *dataPath) Sink() compile.Sink { return &sink{p.Table(), p.prober, p.names, map[string]*snapshot.DNS{}} }
 
 type sink struct {
 	*upstream.Table
 	prober *probe.Prober
+	names  *dns.Resolver
+	dns    map[string]*snapshot.DNS // of the clusters whose host names are looked up
 }
 
-func (s sink) SetCluster(c *snapshot.Cluster) error {
+func (s *sink) SetCluster(c *snapshot.Cluster) error {
 	err := s.Table.SetCluster(c)
+	if err == nil {
+		if delete(s.dns, c.Name); c.DNS != nil {
+			s.dns[c.Name] = c.DNS
+		} else {
+			s.names.Remove(c.Name)
+		}
+	}
 	s.prober.Refresh()
 	return err
 }
 
-func (s sink) SetEndpoints(cluster string, eps []snapshot.EndpointSpec) error {
+func (s *sink) SetEndpoints(cluster string, eps []snapshot.EndpointSpec) error {
+	if d := s.dns[cluster]; d != nil {
+		s.names.Set(cluster, *d, eps)
+		return nil
+	}
 	err := s.Table.SetEndpoints(cluster, eps)
 	s.prober.Refresh()
 	return err
 }
 
-func (s sink) Remove(cluster string) {
+func (s *sink) Remove(cluster string) {
+	delete(s.dns, cluster)
+	s.names.Remove(cluster)
 	s.Table.Remove(cluster)
 	s.prober.Refresh()
 }
@@ -146,6 +169,7 @@ func health(state uint32) string {
 
 // Close ends everything at once.
 func (p *dataPath) Close() {
+	p.names.Close()
 	p.prober.Close()
 	p.Server.Close()
 }

@@ -75,7 +75,7 @@ func run(ctx context.Context, f flags, boot *xdsclient.Bootstrap, log *slog.Logg
 	defer s.path.Close()
 
 	s.compiler = compile.New(compile.Options{
-		Sink: s.path.Sink(), Strategies: builtin.All(), Stats: stats,
+		Sink: s.path.Sink(), Strategies: builtin.All(), Stats: stats, Resolved: s.path.names.Ready,
 		OnDemand: func(rc string) snapshot.OnDemand { return s.client.OnDemand(rc) },
 	})
 	opts := xdsclient.Options{Node: boot.Node, Compiler: s.compiler, Apply: s.apply, Log: log, Report: s.report}

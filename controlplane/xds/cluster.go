@@ -114,8 +114,9 @@ func (b *builder) cluster(s *model.Service, p model.Port, version string) (*clus
 		names = names || isName(e.Addresses[p.Name])
 	}
 	c.ConnectTimeout = durationpb.New(connect)
-	if names && b.kind == Envoy { // endpoints by EDS must be IP addresses
+	if names && b.kind != GRPC { // endpoints by EDS must be IP addresses
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED //nolint:staticcheck // what every Envoy takes
 		c.EdsClusterConfig = nil
 		c.LoadAssignment = b.endpoints(s, p, version)
 	}
@@ -162,15 +163,15 @@ func isName(hostport string) bool {
 	return err != nil
 }
 
-// endpoints are a cluster's, by zone. Those whose address is a host name are for an Envoy only: the others take none,
-// and one such would cost them all.
+// endpoints are a cluster's, by zone. A gRPC client gets none whose address is a host name: it takes none, and one such would cost
+// it all.
 func (b *builder) endpoints(s *model.Service, p model.Port, version string) *endpointv3.ClusterLoadAssignment {
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: xdsname.Cluster(s.Tenant, s.Name, p.Name, version)}
 	seen := map[string]bool{}
 	zones := map[string]*endpointv3.LocalityLbEndpoints{}
 	for _, e := range of(s, version) {
 		addr := e.Addresses[p.Name]
-		if addr == "" || seen[addr] || isName(addr) && b.kind != Envoy {
+		if addr == "" || seen[addr] || isName(addr) && b.kind == GRPC {
 			continue
 		}
 		seen[addr] = true

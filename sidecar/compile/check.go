@@ -289,7 +289,8 @@ var served = map[protoreflect.FullName]fieldSet{
 	// Clusters and endpoints.
 	"envoy.config.cluster.v3.Cluster": " name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment health_checks " +
 		"circuit_breakers http2_protocol_options typed_extension_protocol_options outlier_detection metadata load_balancing_policy " +
-		"least_request_lb_config ring_hash_lb_config common_lb_config transport_socket ",
+		"least_request_lb_config ring_hash_lb_config common_lb_config dns_refresh_rate dns_failure_refresh_rate dns_lookup_family transport_socket ",
+	"envoy.config.cluster.v3.Cluster.RefreshRate":                    " base_interval max_interval ",
 	"envoy.config.cluster.v3.Cluster.EdsClusterConfig":               " eds_config service_name ",
 	"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":           " choice_count ",
 	"envoy.config.cluster.v3.Cluster.RingHashLbConfig":               " minimum_ring_size maximum_ring_size hash_function ",
@@ -318,7 +319,8 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy": " overprovisioning_factor ",
 	"envoy.config.endpoint.v3.LocalityLbEndpoints":          " locality lb_endpoints load_balancing_weight priority ",
 	"envoy.config.endpoint.v3.LbEndpoint":                   " endpoint health_status metadata load_balancing_weight ",
-	"envoy.config.endpoint.v3.Endpoint":                     " address hostname ",
+	"envoy.config.endpoint.v3.Endpoint.AdditionalAddress":   " address ",
+	"envoy.config.endpoint.v3.Endpoint":                     " address hostname additional_addresses ",
 
 	// Ours.
 	"outrigger.v1.ClusterMetadata":  " internal local ",

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"math"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -62,10 +63,16 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 			if m.GetLoadAssignment() != nil {
 				r.add("load_assignment", "has no place in a cluster of type EDS")
 			}
+		case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
+			c.dns(r, m, out, t.Type == clusterv3.Cluster_LOGICAL_DNS)
+			d.inline = endpointsNamed(r, "load_assignment", m.GetLoadAssignment())
+			if n := len(d.inline); out.DNS.Logical && n != 1 && r.ok() {
+				r.add("load_assignment", "has %d endpoints; a cluster of type LOGICAL_DNS has one", n)
+			}
 		case clusterv3.Cluster_ORIGINAL_DST:
 			c.originalDst(r, m, out)
 		default:
-			r.add("type", "%v is not served by this sidecar; STATIC, EDS and ORIGINAL_DST are", t.Type)
+			r.add("type", "%v is not served by this sidecar; STATIC, STRICT_DNS, LOGICAL_DNS, EDS and ORIGINAL_DST are", t.Type)
 		}
 	default:
 		if t != nil {
@@ -92,6 +99,37 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 	ourMetadata(r, m.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
 	out.Internal, out.Local = md.GetInternal(), md.GetLocal()
 	return d
+}
+
+// dns reads how a cluster's host names are looked up. Envoy's defaults: every 5 s, also after a failure, with IPv6 before IPv4.
+func (c *Compiler) dns(r *report, m *clusterv3.Cluster, out *snapshot.Cluster, logical bool) {
+	const least = 100 * time.Millisecond
+	d := &snapshot.DNS{Logical: logical, Refresh: duration(r, "dns_refresh_rate", m.GetDnsRefreshRate(), 5*time.Second)} //nolint:staticcheck // as most still write it
+	if d.Refresh < least {
+		r.add("dns_refresh_rate", "must be at least 100 ms")
+	}
+	if f := m.GetDnsFailureRefreshRate(); f != nil { //nolint:staticcheck // as above
+		d.FailureBase = duration(r, "dns_failure_refresh_rate.base_interval", f.GetBaseInterval(), 0)
+		d.FailureMax = duration(r, "dns_failure_refresh_rate.max_interval", f.GetMaxInterval(), 10*d.FailureBase)
+		if d.FailureBase < least || d.FailureMax < d.FailureBase {
+			r.add("dns_failure_refresh_rate", "base_interval must be at least 100 ms, and max_interval not below it")
+		}
+	}
+	switch f := m.GetDnsLookupFamily(); f { //nolint:staticcheck // as above
+	case clusterv3.Cluster_AUTO:
+		d.Family = snapshot.V6Preferred
+	case clusterv3.Cluster_V4_ONLY:
+		d.Family = snapshot.V4Only
+	case clusterv3.Cluster_V6_ONLY:
+		d.Family = snapshot.V6Only
+	case clusterv3.Cluster_V4_PREFERRED:
+		d.Family = snapshot.V4Preferred
+	case clusterv3.Cluster_ALL:
+		d.Family = snapshot.AllFamilies
+	default:
+		r.add("dns_lookup_family", "%v is unknown", f)
+	}
+	out.DNS = d
 }
 
 // originalDst reads what is particular to a cluster whose endpoint is where the caller meant to connect.
@@ -383,6 +421,32 @@ func assignment(r *report, m *endpointv3.ClusterLoadAssignment) []snapshot.Endpo
 }
 
 func endpoints(r *report, path string, m *endpointv3.ClusterLoadAssignment) []snapshot.EndpointSpec {
+	return endpointsBy(r, path, m, address)
+}
+
+// endpointsNamed are endpoints whose addresses may be host names.
+func endpointsNamed(r *report, path string, m *endpointv3.ClusterLoadAssignment) []snapshot.EndpointSpec {
+	return endpointsBy(r, path, m, func(r *report, path string, a *corev3.Address) (string, string) {
+		s := a.GetSocketAddress()
+		if s == nil || isIP(s.GetAddress()) {
+			return address(r, path, a)
+		}
+		if s.GetAddress() == "" || len(s.GetAddress()) > 253 || strings.ContainsAny(s.GetAddress(), " /:@\x00") {
+			r.add(join(path, "socket_address.address"), "%q is neither an IP address nor a host name", s.GetAddress())
+		}
+		if s.GetPortValue() == 0 || s.GetPortValue() > 65535 {
+			r.add(join(path, "socket_address.port_value"), "must be from 1 to 65535")
+		}
+		return "tcp", net.JoinHostPort(s.GetAddress(), strconv.FormatUint(uint64(s.GetPortValue()), 10))
+	})
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+func endpointsBy(r *report, path string, m *endpointv3.ClusterLoadAssignment, address func(*report, string, *corev3.Address) (string, string)) []snapshot.EndpointSpec {
 	out := []snapshot.EndpointSpec{}
 	if f := m.GetPolicy().GetOverprovisioningFactor(); f != nil && f.GetValue() != 140 {
 		r.add(join(path, "policy.overprovisioning_factor"), "only 140, Envoy's default, is served by this sidecar; a priority is used while no endpoint of those before it is eligible")
@@ -404,7 +468,7 @@ func endpoints(r *report, path string, m *endpointv3.ClusterLoadAssignment) []sn
 			ourMetadataAt(r, join(ep, "metadata"), e.GetMetadata(), map[string]proto.Message{xdsname.MetadataKey: md})
 			s := snapshot.EndpointSpec{
 				ID: md.GetInstance(), Network: network, Address: addr, Version: md.GetVersion(),
-				Hostname: e.GetEndpoint().GetHostname(), Weight: 1, Priority: l.GetPriority(),
+				More: more(r, join(ep, "endpoint"), e.GetEndpoint()), Hostname: e.GetEndpoint().GetHostname(), Weight: 1, Priority: l.GetPriority(),
 				Region: l.GetLocality().GetRegion(), Zone: l.GetLocality().GetZone(), SubZone: l.GetLocality().GetSubZone(),
 			}
 			if s.ID == "" {
@@ -427,6 +491,19 @@ func endpoints(r *report, path string, m *endpointv3.ClusterLoadAssignment) []sn
 			}
 			out = append(out, s)
 		}
+	}
+	return out
+}
+
+// more reads an endpoint's further addresses.
+func more(r *report, path string, e *endpointv3.Endpoint) (out []string) {
+	for i, a := range e.GetAdditionalAddresses() {
+		at := at(path, "additional_addresses", i) + ".address"
+		network, addr := address(r, at, a.GetAddress())
+		if network == "unix" || e.GetAddress().GetPipe() != nil {
+			r.add(at, "a Unix socket has no further addresses, and is none")
+		}
+		out = append(out, addr)
 	}
 	return out
 }

@@ -67,6 +67,9 @@ type Options struct {
 	Stats *stat.Registry
 	// OnDemand gives the discovery of virtual hosts for a route configuration that has vhds; nil where there is none.
 	OnDemand func(routeConfig string) snapshot.OnDemand
+	// Resolved says whether the host names of a cluster with DNS were looked up once; where they were not, it is asked again soon.
+	// nil means that they always are.
+	Resolved func(cluster string) bool
 	// InitTimeout is how long a listener or a table waits for what it names; 0 means 5 s.
 	InitTimeout time.Duration
 	// Rand gives 64 random bits; nil means balancer.DefaultRand.
@@ -122,9 +125,11 @@ type Compiler struct {
 	renewed      []string  // Result.Certificates
 	ticketSecret [32]byte  // what keys of session tickets are derived from
 
-	serial  int
-	version string
-	dirty   bool // listeners changed since the last snapshot
+	// unresolved: something waits for host names to be looked up.
+	unresolved bool
+	serial     int
+	version    string
+	dirty      bool // listeners changed since the last snapshot
 }
 
 // entry is a resource's history as far as it matters.
@@ -397,6 +402,11 @@ func (c *Compiler) warm(name string) bool {
 	cs := c.clusters[name]
 	if cs == nil || cs.def.tls != nil && !cs.def.tls.ready {
 		return false
+	}
+	if cs.def.c.DNS != nil && c.opts.Resolved != nil {
+		ok := c.opts.Resolved(name)
+		c.unresolved = c.unresolved || !ok
+		return ok
 	}
 	if cs.def.eds == "" {
 		return true

@@ -127,6 +127,9 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		k := sink.clusters[name]
 		fmt.Fprintf(w, "cluster %s strategy=%s lb=%+v protocol=%d connect=%v max=%d/%d/%d internal=%v local=%v\n", name, k.Strategy.Name(), k.LB,
 			k.Protocol, k.ConnectTimeout, k.MaxConnections, k.MaxPending, k.MaxRequests, k.Internal, k.Local)
+		if k.DNS != nil {
+			fmt.Fprintf(w, "  dns %+v\n", *k.DNS)
+		}
 		if k.OriginalDst {
 			fmt.Fprintf(w, "  original destination\n")
 		}

@@ -15,6 +15,9 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 )
 
+// resolvePoll is how often it is asked whether host names have been looked up that something waits for.
+const resolvePoll = 20 * time.Millisecond
+
 // unit is one listener's name: the version that is served, and the one that waits for what it names.
 type unit struct{ active, pending *version }
 
@@ -316,6 +319,10 @@ func (c *Compiler) settle(now time.Time, res *Result) {
 		if routes {
 			res.Routes = append(res.Routes, name)
 		}
+	}
+	if c.unresolved {
+		c.unresolved = false
+		sooner(&res.Next, now.Add(resolvePoll))
 	}
 	c.sweep(now, res)
 	if c.dirty {

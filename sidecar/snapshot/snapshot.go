@@ -189,6 +189,8 @@ type Cluster struct {
 	Internal bool
 	// Local says that the endpoint is the sidecar's own instance.
 	Local bool
+	// DNS is how the endpoints' host names are looked up; nil where their addresses are literal.
+	DNS *DNS
 	// OriginalDst: the endpoint is where the caller meant to connect when the kernel redirected it here. There are no others,
 	// and Strategy has no say.
 	OriginalDst bool
