@@ -36,6 +36,8 @@ type Conn struct {
 	// pipe is output too, and goes before out; nil but while the socket does not take what was spliced.
 	pipe *pipe
 	lay  *layered // nil where the wire's bytes are the handler's
+	// race is what connects it, where it has no socket yet; nil otherwise.
+	race *race
 	// addrs are the peer's address and ours where they are not the socket's; nil otherwise.
 	addrs *[2]netip.AddrPort
 
@@ -384,6 +386,14 @@ func (c *Conn) close() {
 		c.tally.Add(-1)
 	}
 	c.freeOut()
+	if c.race != nil {
+		c.race.end()
+		c.race = nil
+		if c.lay != nil {
+			c.lay.Closed()
+		}
+		return
+	}
 	if c.lay != nil {
 		c.lay.Closed()
 	}

@@ -15,8 +15,6 @@ package loop
 
 import (
 	"errors"
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -418,51 +416,6 @@ func (l *Loop) Adopt(fd int, h Handler) (*Conn, error) {
 		l.load.Add(1)
 	}
 	return c, err
-}
-
-// Dial begins a connection to "host:port" with a literal address, or to a Unix socket's path. h.OnConnect tells
-// how it went, unless an error is returned at once. Closing the Conn gives up.
-func (l *Loop) Dial(network, address string, h Handler) (*Conn, error) {
-	sa, family, err := sockaddr(network, address)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	if family != unix.AF_UNIX {
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	}
-	err = unix.Connect(fd, sa)
-	if err != nil && err != unix.EINPROGRESS && err != unix.EAGAIN {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("connect", err)
-	}
-	if err == unix.EAGAIN { // a Unix socket whose backlog is full
-		unix.Close(fd)
-		return nil, os.NewSyscallError("connect", unix.EAGAIN)
-	}
-	c, rerr := l.Adopt(fd, h)
-	if rerr != nil {
-		return nil, rerr
-	}
-	c.connecting = true
-	return c, nil
-}
-
-func sockaddr(network, address string) (unix.Sockaddr, int, error) {
-	if network == "unix" {
-		return &unix.SockaddrUnix{Name: address}, unix.AF_UNIX, nil
-	}
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return nil, 0, &net.AddrError{Err: "want IP:port", Addr: address}
-	}
-	if a := ap.Addr().Unmap(); a.Is4() {
-		return &unix.SockaddrInet4{Port: int(ap.Port()), Addr: a.As4()}, unix.AF_INET, nil
-	}
-	return &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}, unix.AF_INET6, nil
 }
 
 // SmallBufSize is the capacity of the buffers for request heads.
