@@ -126,9 +126,14 @@ func (p *dataPath) Clusters() []console.Cluster {
 	var cs []console.Cluster
 	for _, c := range p.Table().Clusters() {
 		k := console.Cluster{Name: c.ClusterName(), Strategy: c.Config().Strategy.Name(), Counters: map[string]uint64{
-			"tries": c.Total.Load(), "failed": c.Failed.Load(), "overflow": c.Overflow.Load(), "retries": c.Retries.Load(),
+			"tries": c.Total.Load(), "failed": c.Failed.Load(), "retries": c.Retries.Load(),
 			"active": uint64(max(c.Active(), 0)), "pending": uint64(max(c.Pending(), 0)), "connections": uint64(max(c.Connections(), 0)),
 		}}
+		for _, l := range upstream.Limits() {
+			n := c.Overflow(l)
+			k.Counters["overflow"] += n
+			k.Counters["overflow."+l.String()] = n
+		}
 		for _, h := range c.Hosts() {
 			k.Endpoints = append(k.Endpoints, endpoint(h))
 		}

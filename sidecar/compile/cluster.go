@@ -82,7 +82,9 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 		d.inline = endpoints(r, "load_assignment", m.GetLoadAssignment())
 	}
 	out.ConnectTimeout = duration(r, "connect_timeout", m.GetConnectTimeout(), 0)
-	if d.tls = c.clientTLS(r, m.GetName(), m.GetTransportSocket()); d.tls != nil {
+	out.Socket = socketOptions(r, m)
+	socket, at := proxySocket(r, m.GetTransportSocket(), out)
+	if d.tls = c.clientTLS(r, m.GetName(), at, socket); d.tls != nil {
 		out.TLS = d.tls.client
 	}
 	if !out.OriginalDst {

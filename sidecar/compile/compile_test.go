@@ -127,6 +127,9 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		k := sink.clusters[name]
 		fmt.Fprintf(w, "cluster %s strategy=%s lb=%+v protocol=%d connect=%v max=%d/%d/%d internal=%v local=%v\n", name, k.Strategy.Name(), k.LB,
 			k.Protocol, k.ConnectTimeout, k.MaxConnections, k.MaxPending, k.MaxRequests, k.Internal, k.Local)
+		if k.Socket != nil || k.ProxyProtocol != 0 {
+			fmt.Fprintf(w, "  socket %+v PROXY protocol=%d\n", k.Socket, k.ProxyProtocol)
+		}
 		if k.DNS != nil {
 			fmt.Fprintf(w, "  dns %+v\n", *k.DNS)
 		}
@@ -165,7 +168,7 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 				fmt.Fprintf(w, "  chain %s default=%v %+v\n", cv.def.key, cv.def.fallback, cv.def.match)
 			}
 			if l.TCP != nil {
-				fmt.Fprintf(w, "  tcp idle=%v clusters=%s\n", l.TCP.IdleTimeout, split(l.TCP.Clusters))
+				fmt.Fprintf(w, "  tcp idle=%v age=%v attempts=%d clusters=%s\n", l.TCP.IdleTimeout, l.TCP.MaxDuration, l.TCP.MaxConnectAttempts, split(l.TCP.Clusters))
 			}
 			if l.HTTP == nil {
 				continue

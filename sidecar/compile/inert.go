@@ -17,6 +17,7 @@ var inert = map[string]string{
 	"envoy.config.listener.v3.Filter.name":                                              "a name only: the type decides",
 	"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.stat_prefix":     "metrics are labelled with the listener's name",
 	"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit.stat_prefix":  "metrics are labelled with the listener's name",
+	"envoy.config.core.v3.SocketOption.description":                                     "a remark",
 	"envoy.config.listener.v3.Listener.stat_prefix":                                     "metrics are labelled with the listener's name",
 	"envoy.config.cluster.v3.Cluster.alt_stat_name":                                     "metrics are labelled with the cluster's name",
 	"envoy.config.core.v3.GrpcService.GoogleGrpc.stat_prefix":                           "calls to the control plane are not counted apart",

@@ -144,7 +144,14 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 }
 
 func (c *Compiler) tcpProxy(r *report, path string, m *tcpv3.TcpProxy, d *chainDef) {
-	t := &snapshot.TCPProxy{StatPrefix: m.GetStatPrefix(), IdleTimeout: duration(r, join(path, "idle_timeout"), m.GetIdleTimeout(), time.Hour)}
+	t := &snapshot.TCPProxy{
+		StatPrefix: m.GetStatPrefix(), IdleTimeout: duration(r, join(path, "idle_timeout"), m.GetIdleTimeout(), time.Hour),
+		MaxDuration:        duration(r, join(path, "max_downstream_connection_duration"), m.GetMaxDownstreamConnectionDuration(), 0),
+		MaxConnectAttempts: int(min(m.GetMaxConnectAttempts().GetValue(), 1<<20)),
+	}
+	if m.GetMaxConnectAttempts() != nil && t.MaxConnectAttempts == 0 {
+		r.add(join(path, "max_connect_attempts"), "must be at least 1")
+	}
 	d.l.TCP = t
 	var sum uint64
 	add := func(path, name string, weight uint32) {

@@ -91,12 +91,12 @@ func (c *Compiler) serverTLS(r *report, listener, path string, m *corev3.Transpo
 }
 
 // clientTLS reads a cluster's transport socket; nil where connections are not encrypted.
-func (c *Compiler) clientTLS(r *report, cluster string, m *corev3.TransportSocket) *tlsDef {
+func (c *Compiler) clientTLS(r *report, cluster, path string, m *corev3.TransportSocket) *tlsDef {
 	any := m.GetTypedConfig()
-	if m == nil || plainSocket(r, "transport_socket", any) {
+	if m == nil || plainSocket(r, path, any) {
 		return nil
 	}
-	const path = "transport_socket.typed_config"
+	path = join(path, "typed_config")
 	x := &tlsv3.UpstreamTlsContext{}
 	if !unpack(r, path, any, x) {
 		return nil

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outrigger-mesh/outrigger/internal/sockopt"
 )
 
 // Target is where a connection is made to, and how.
@@ -17,22 +19,8 @@ type Target struct {
 	// have failed, or have not answered for a while; whichever connects first is taken (RFC 8305).
 	More []string
 	// Socket is nil for the system's defaults.
-	Socket *SocketOptions
+	Socket *sockopt.Options
 }
-
-// SocketOptions are set before a socket connects.
-type SocketOptions struct {
-	// Source and Source6 are bound to, for the address family of the destination, where they are valid. Port 0 means any.
-	Source, Source6 netip.AddrPort
-	// KeepAlive probes a connection that is silent; its fields are in the system's units, 0 means the system's default.
-	KeepAlive                                             bool
-	KeepAliveIdle, KeepAliveInterval, KeepAliveProbeTimes int
-	// Options are set as they are.
-	Options []SocketOption
-}
-
-// SocketOption is an option with a number as its value (setsockopt).
-type SocketOption struct{ Level, Name, Value int }
 
 // attemptDelay is how long an address may take before the next one is tried beside it (RFC 8305 §8).
 const attemptDelay = 250 * time.Millisecond
@@ -51,7 +39,7 @@ func (l *Loop) DialTo(t *Target, h Handler) (*Conn, error) {
 }
 
 // attempt begins a connection to one address.
-func (l *Loop) attempt(network, address string, o *SocketOptions, h Handler) (*Conn, error) {
+func (l *Loop) attempt(network, address string, o *sockopt.Options, h Handler) (*Conn, error) {
 	sa, family, err := sockaddr(network, address)
 	if err != nil {
 		return nil, err
@@ -63,7 +51,7 @@ func (l *Loop) attempt(network, address string, o *SocketOptions, h Handler) (*C
 	if family != unix.AF_UNIX {
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		if o != nil {
-			if err := o.set(fd, family); err != nil {
+			if err := setOptions(o, fd, family); err != nil {
 				unix.Close(fd)
 				return nil, err
 			}
@@ -82,7 +70,7 @@ func (l *Loop) attempt(network, address string, o *SocketOptions, h Handler) (*C
 	return c, nil
 }
 
-func (o *SocketOptions) set(fd, family int) error {
+func setOptions(o *sockopt.Options, fd, family int) error {
 	opt := func(level, name, value int) error {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/outrigger-mesh/outrigger/internal/sockopt"
 )
 
 // caller dials, says hello when it is connected, and tells.
@@ -175,9 +177,9 @@ func TestSocketOptions(t *testing.T) {
 	ln := listen(t)
 	l := running(t)
 	h := &caller{done: make(chan error, 1), got: make(chan string, 1)}
-	o := &SocketOptions{
+	o := &sockopt.Options{
 		Source: netip.MustParseAddrPort("127.0.0.7:0"), KeepAlive: true, KeepAliveIdle: 7, KeepAliveInterval: 3, KeepAliveProbeTimes: 2,
-		Options: []SocketOption{{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1234}},
+		Options: []sockopt.Option{{Level: unix.IPPROTO_TCP, Name: unix.TCP_USER_TIMEOUT, Value: 1234}},
 	}
 	var c *Conn
 	on(l, func() {

@@ -19,6 +19,7 @@ type recorder struct {
 	turned        int64 // when cache was begun
 	// refusals by listener and reason.
 	refusals map[refusalKey]*stat.Counter
+	conns    map[connKey]*connSeries
 }
 
 type refusalKey struct {
@@ -46,7 +47,7 @@ const (
 )
 
 func newRecorder(reg *stat.Registry) *recorder {
-	return &recorder{reg: reg, cache: map[recordKey]*series{}, refusals: map[refusalKey]*stat.Counter{}}
+	return &recorder{reg: reg, cache: map[recordKey]*series{}, refusals: map[refusalKey]*stat.Counter{}, conns: map[connKey]*connSeries{}}
 }
 
 // Refuse counts what no exchange tells of.
@@ -115,4 +116,48 @@ func (r *recorder) resolve(s *pipeline.Stream, k recordKey) *series {
 	}
 	r.cache[k] = e
 	return e
+}
+
+type connKey struct {
+	cfg     *snapshot.TCPProxy
+	cluster *snapshot.Cluster
+	flags   exchange.Flag
+}
+
+type connSeries struct {
+	conns, in, out *stat.Counter
+	duration       *stat.Histogram
+}
+
+// RecordConn counts one TCP connection.
+func (r *recorder) RecordConn(e *pipeline.ConnEnd) {
+	k := connKey{e.Config, e.Cluster, e.Flags}
+	s := r.conns[k]
+	if s == nil {
+		if len(r.conns) >= maxCached {
+			clear(r.conns)
+		}
+		var service, version string
+		if e.Cluster != nil {
+			service = e.Cluster.Name
+			if n, ok := xdsname.ParseCluster(e.Cluster.Name); ok && !n.Inbound {
+				service, version = n.Service, n.Version
+			}
+		}
+		labels := []stat.Label{{Name: "listener", Value: e.Listener.Config.Load().Name}, {Name: "service", Value: service}, {Name: "version", Value: version}}
+		with := func(name, value string) []stat.Label {
+			return append(labels[:len(labels):len(labels)], stat.Label{Name: name, Value: value})
+		}
+		s = &connSeries{
+			conns:    r.reg.Counter("outrigger_tcp_connections_total", "TCP connections that were relayed, by how they ended.", with("flag", e.Flags.String())...),
+			in:       r.reg.Counter("outrigger_tcp_bytes_total", "Bytes of TCP connections.", with("direction", "request")...),
+			out:      r.reg.Counter("outrigger_tcp_bytes_total", "Bytes of TCP connections.", with("direction", "response")...),
+			duration: r.reg.Histogram("outrigger_tcp_connection_duration_seconds", "From a TCP connection's beginning to its end.", 1e-9, labels...),
+		}
+		r.conns[k] = s
+	}
+	s.conns.Inc()
+	s.in.Add(uint64(e.BytesIn))
+	s.out.Add(uint64(e.BytesOut))
+	s.duration.Observe(e.Nanoseconds)
 }

@@ -105,7 +105,8 @@ func New(o Options) (*Server, error) {
 		s.streams = append(s.streams, streams)
 		w := &pipeline.Worker{Loop: l, Dialer: &dialer{streams: streams, gate: s.gate, stats: o.Stats}, Rand: balancer.DefaultRand, Overload: over}
 		if o.Stats != nil {
-			w.Rec = newRecorder(o.Stats)
+			rec := newRecorder(o.Stats)
+			w.Rec, w.Conns = rec, rec
 		}
 		s.workers = append(s.workers, w)
 	}

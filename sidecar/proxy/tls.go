@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/internal/stat"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/proxyproto"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
@@ -164,14 +165,35 @@ func (a *acceptor) handshake(reason tlsconn.Reason, took int64) {
 // Connect begins an upstream connection.
 func (d *dialer) Connect(l *loop.Loop, host *upstream.Host, proto snapshot.Protocol, h loop.Handler) (*loop.Conn, error) {
 	cl := host.Cluster().Config()
+	t := host.Target()
 	if cl.TLS == nil {
-		return l.Dial(host.Network, host.Address, h)
+		c, err := l.DialTo(&t, h)
+		return introduce(c, err, cl, h)
 	}
 	cfg := cl.TLS.Load(proto)
 	if cfg == nil {
 		return nil, &tlsconn.Error{Reason: tlsconn.NoSecret, Text: tlsconn.ErrNoSecret.Error()}
 	}
-	return tlsconn.Connect(l, host.Network, host.Address, cfg, d.gate, &clusterObserver{d.stats, cl.Name}, h)
+	c, err := tlsconn.Connect(l, &t, cfg, d.gate, &clusterObserver{d.stats, cl.Name}, h)
+	return introduce(c, err, cl, h)
+}
+
+// caller is a handler whose connection carries one caller's bytes alone.
+type caller interface {
+	Caller() (src, dst netip.AddrPort)
+}
+
+// introduce begins a connection with a PROXY header where the cluster wants one.
+func introduce(c *loop.Conn, err error, cl *snapshot.Cluster, h loop.Handler) (*loop.Conn, error) {
+	if err != nil || cl.ProxyProtocol == 0 {
+		return c, err
+	}
+	var src, dst netip.AddrPort
+	if one, ok := h.(caller); ok {
+		src, dst = one.Caller()
+	}
+	c.Write(proxyproto.Append(nil, cl.ProxyProtocol, src, dst))
+	return c, nil
 }
 
 // clusterObserver counts the handshakes with a cluster's endpoints.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/balancer"
+	"github.com/outrigger-mesh/outrigger/internal/sockopt"
 )
 
 // Snapshot is all that the sidecar serves at one time.
@@ -117,6 +118,10 @@ type TCPProxy struct {
 	Clusters    []WeightedCluster
 	TotalWeight uint32
 	IdleTimeout time.Duration // 0 means none
+	// MaxDuration ends a connection however busy it is; 0 means never.
+	MaxDuration time.Duration
+	// MaxConnectAttempts bounds the tries to connect; 0 means as many as there are in 2 s.
+	MaxConnectAttempts int
 }
 
 // RoutesRef is the place of a route table, stable over its versions.
@@ -189,6 +194,11 @@ type Cluster struct {
 	Internal bool
 	// Local says that the endpoint is the sidecar's own instance.
 	Local bool
+	// Socket is how sockets are set up; nil for the system's defaults.
+	Socket *sockopt.Options
+	// ProxyProtocol is the version, 1 or 2, of the PROXY header that every connection begins with; 0 for none. It names the caller of
+	// a TCP connection; those of HTTP carry the calls of many, and say that they are our own.
+	ProxyProtocol int
 	// DNS is how the endpoints' host names are looked up; nil where their addresses are literal.
 	DNS *DNS
 	// OriginalDst: the endpoint is where the caller meant to connect when the kernel redirected it here. There are no others,

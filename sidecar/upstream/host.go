@@ -16,9 +16,11 @@ type Host struct {
 	Network string
 	// Hostname is the endpoint's own name, or "".
 	Hostname string
-	cluster  *Cluster
-	pools    []*Pool // by loop; each loop touches its own
-	gone     atomic.Bool
+	// More are further addresses of the endpoint.
+	More    []string
+	cluster *Cluster
+	pools   []*Pool // by loop; each loop touches its own
+	gone    atomic.Bool
 
 	// Total and Failed count tries.
 	Total, Failed atomic.Uint64
@@ -40,9 +42,14 @@ func newHost(c *Cluster, s *snapshot.EndpointSpec) *Host {
 	if network == "" {
 		network = "tcp"
 	}
-	h := &Host{Endpoint: e, Network: network, Hostname: s.Hostname, cluster: c, pools: make([]*Pool, len(c.table.loops))}
+	h := &Host{Endpoint: e, Network: network, Hostname: s.Hostname, More: s.More, cluster: c, pools: make([]*Pool, len(c.table.loops))}
 	e.Host = h
 	return h
+}
+
+// Target is where a connection to the host is made to, and how.
+func (h *Host) Target() loop.Target {
+	return loop.Target{Network: h.Network, Address: h.Address, More: h.More, Socket: h.cluster.Config().Socket}
 }
 
 // Cluster returns the cluster that the host is part of.

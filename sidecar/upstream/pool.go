@@ -90,7 +90,7 @@ func (p *Pool) Acquire(proto snapshot.Protocol, w Waiter) {
 	cfg := cl.Config()
 	if cl.pending.Add(1) > limit(cfg.MaxPending) {
 		cl.pending.Add(-1)
-		cl.Overflow.Add(1)
+		cl.over[LimitPending].Add(1)
 		w.PoolFailed(exchange.UpstreamOverflow, "too many requests are waiting for a connection (limits.pending)")
 		return
 	}
@@ -107,7 +107,7 @@ func (ln *lane) dial(proto snapshot.Protocol, cfg *snapshot.Cluster) {
 	for ln.dialing < ln.live && !(ln.mux && ln.dialing > 0) {
 		if cl.conns.Add(1) > limit(cfg.MaxConnections) {
 			cl.conns.Add(-1)
-			cl.Overflow.Add(1)
+			cl.over[LimitConnections].Add(1)
 			if ln.count > 0 {
 				return
 			}

@@ -9,6 +9,7 @@ package upstream
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -134,8 +135,10 @@ type Cluster struct {
 
 	requests, pending, conns atomic.Int64
 	budget                   budget
-	// Total and Failed count tries, and those that count against an endpoint; Overflow what a limit refused.
-	Total, Failed, Overflow, Retries atomic.Uint64
+	retrying                 atomic.Int64
+	// Total and Failed count tries, and those that count against an endpoint.
+	Total, Failed, Retries atomic.Uint64
+	over                   [limits]atomic.Uint64
 
 	mu      sync.Mutex // guards what follows; taken on updates and ejections only
 	hosts   map[string]*Host
@@ -198,7 +201,7 @@ func (c *Cluster) setEndpoints(specs []snapshot.EndpointSpec) error {
 		}
 		seen[s.Address] = true
 		h := c.hosts[s.Address]
-		if h == nil || h.ID != s.ID || h.Version != s.Version || h.Zone != s.Zone || h.Region != s.Region {
+		if h == nil || h.ID != s.ID || h.Version != s.Version || h.Zone != s.Zone || h.Region != s.Region || !slices.Equal(h.More, s.More) {
 			if h != nil {
 				c.retire(h) // another instance took the address: its counters are not ours
 			}
@@ -253,12 +256,38 @@ func limit(v uint32) int64 {
 	return int64(v)
 }
 
+// Limit names what bounds a cluster.
+type Limit uint8
+
+// Limits, by the names that users write.
+const (
+	LimitConnections Limit = iota
+	LimitPending
+	LimitRequests
+	LimitRetries // how many exchanges may be trying again at one time
+	LimitRetryBudget
+	limits
+)
+
+// Limits are all of them.
+func Limits() []Limit {
+	return []Limit{LimitConnections, LimitPending, LimitRequests, LimitRetries, LimitRetryBudget}
+}
+
+// String is the limit's name.
+func (l Limit) String() string {
+	return [...]string{"connections", "pending", "requests", "retries", "retryBudget"}[l]
+}
+
+// Overflow is how often a limit has refused something.
+func (c *Cluster) Overflow(l Limit) uint64 { return c.over[l].Load() }
+
 // Admit counts an exchange in, unless that exceeds the cluster's MaxRequests. Each Admit that returns true is
 // followed by one Leave.
 func (c *Cluster) Admit(cfg *snapshot.Cluster) bool {
 	if c.requests.Add(1) > limit(cfg.MaxRequests) {
 		c.requests.Add(-1)
-		c.Overflow.Add(1)
+		c.over[LimitRequests].Add(1)
 		return false
 	}
 	return true
@@ -279,19 +308,34 @@ func (c *Cluster) Connections() int64 { return c.conns.Load() }
 // CountRequest tells the retry budget of a request's first try, at the loop's time.
 func (c *Cluster) CountRequest(now int64) { c.budget.request(now) }
 
-// AllowRetry takes one retry from the budget; false when it is used up.
-func (c *Cluster) AllowRetry(cfg *snapshot.Cluster, now int64) bool {
+// AllowRetry takes one retry from the budget; false when it is used up, or too many exchanges are trying again already. first
+// says that it is the exchange's first: it then counts among them until LeaveRetry.
+func (c *Cluster) AllowRetry(cfg *snapshot.Cluster, now int64, first bool) bool {
+	if first && c.retrying.Add(1) > int64(cfg.MaxRetries) && cfg.MaxRetries > 0 {
+		c.retrying.Add(-1)
+		c.over[LimitRetries].Add(1)
+		return false
+	}
 	percent, floor := 20.0, uint32(10)
 	if b := cfg.Budget; b != nil {
 		percent, floor = b.Percent, b.PerSecond
 	}
 	if !c.budget.retry(now, percent, floor) {
-		c.Overflow.Add(1)
+		if first {
+			c.retrying.Add(-1)
+		}
+		c.over[LimitRetryBudget].Add(1)
 		return false
 	}
 	c.Retries.Add(1)
 	return true
 }
+
+// LeaveRetry counts an exchange out that was allowed a retry.
+func (c *Cluster) LeaveRetry() { c.retrying.Add(-1) }
+
+// Retrying is the number of exchanges that are trying again.
+func (c *Cluster) Retrying() int64 { return c.retrying.Load() }
 
 // budget counts requests and retries of the last ten seconds in as many buckets. Loops that meet at the turn of a
 // second may lose a few counts; a budget can bear that.
@@ -337,7 +381,7 @@ func (b *budget) retry(now int64, percent float64, perSecond uint32) bool {
 func (c *Cluster) AdmitConn(cfg *snapshot.Cluster) bool {
 	if c.conns.Add(1) > limit(cfg.MaxConnections) {
 		c.conns.Add(-1)
-		c.Overflow.Add(1)
+		c.over[LimitConnections].Add(1)
 		return false
 	}
 	return true

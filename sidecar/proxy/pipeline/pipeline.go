@@ -124,11 +124,25 @@ func (w *Worker) Refuse(l *Listener, r Refusal) {
 	}
 }
 
+// ConnEnd is a relayed TCP connection at its end.
+type ConnEnd struct {
+	Listener *Listener
+	Config   *snapshot.TCPProxy
+	Cluster  *snapshot.Cluster // nil where it came to none
+	Flags    exchange.Flag
+	// BytesIn came from the caller, BytesOut from the endpoint.
+	BytesIn, BytesOut, Nanoseconds int64
+}
+
+// ConnRecorder learns of each TCP connection at its end.
+type ConnRecorder interface{ RecordConn(e *ConnEnd) }
+
 // Worker is what the exchanges of one loop share.
 type Worker struct {
 	Loop   *loop.Loop
 	Dialer upstream.Dialer
-	Rec    Recorder // or nil
+	Rec    Recorder     // or nil
+	Conns  ConnRecorder // or nil
 	// Overload is what this loop leaves undone; nil: nothing ever.
 	Overload *Overload
 	// Rand returns 64 random bits.
@@ -231,6 +245,7 @@ type Stream struct {
 	informational uint8 // 1xx heads so far
 
 	admitted    bool // counted in by rt
+	retried     bool // counted among those that try again, by rt
 	selfSuspend bool // the suspension ends by a timer or a body of ours: nobody else holds a Resume
 	reqEnd      bool // the request is complete
 	hasBody     bool // a part of the request's body has come, if an empty one

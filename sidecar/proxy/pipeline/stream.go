@@ -355,6 +355,10 @@ func (s *Stream) finish(whole bool) {
 		s.cancelWant = nil
 	}
 	s.dropTry(false)
+	if s.retried {
+		s.rt.LeaveRetry()
+		s.retried = false
+	}
 	if s.admitted {
 		s.rt.Leave()
 		s.admitted = false

@@ -334,9 +334,10 @@ func (s *Stream) retry(on snapshot.RetryOn, executed, stale bool) bool {
 		return false
 	}
 	now := s.w.Loop.Now()
-	if !s.rt.AllowRetry(s.cluster, now) {
+	if !s.rt.AllowRetry(s.cluster, now, !s.retried) {
 		return false
 	}
+	s.retried = true
 	d := backoff(r, int(s.Attempts), s.w.Rand())
 	if s.expires != 0 && now+int64(d) >= s.expires {
 		return false

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outrigger-mesh/outrigger/balancer"
+	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
@@ -45,7 +46,9 @@ type Conn struct {
 	lastMove int64
 	tries    int
 	counted  bool
-	initial  []byte // read before the connection was known to be TCP
+	flags    exchange.Flag
+	bytes    [2]int64 // from the caller, from the endpoint
+	initial  []byte   // read before the connection was known to be TCP
 	state    state
 }
 
@@ -111,7 +114,13 @@ func (t *Conn) choose() *snapshot.ClusterRef {
 func (t *Conn) connect() {
 	t.tries++
 	cl := t.ref.Load()
-	if cl == nil || t.l.Refusing.Load() {
+	switch {
+	case t.l.Refusing.Load():
+		t.flags |= exchange.Draining
+	case cl == nil:
+		t.flags |= exchange.NoClusterFound
+	}
+	if t.flags != 0 {
 		t.close(true)
 		return
 	}
@@ -127,11 +136,13 @@ func (t *Conn) connect() {
 	}
 	ep, err := lb.Pick(&t.req)
 	if err != nil {
+		t.flags |= exchange.NoHealthyUpstream
 		t.close(true)
 		return
 	}
 	if !rt.AdmitConn(cl) {
 		lb.Observe(ep, balancer.Observation{Phase: balancer.End})
+		t.flags |= exchange.UpstreamOverflow
 		t.close(true)
 		return
 	}
@@ -156,7 +167,11 @@ func (t *Conn) connect() {
 
 // again tries another endpoint, or the same one a little later, as long as nothing was sent and there is time.
 func (t *Conn) again() {
-	if time.Duration(t.w.Loop.Now()-t.began) > connectFor || t.cluster.OriginalDst { // the caller tries again as it sees fit
+	late := time.Duration(t.w.Loop.Now()-t.began) > connectFor
+	if m := t.cfg.MaxConnectAttempts; m > 0 {
+		late = t.tries >= m
+	}
+	if late || t.cluster.OriginalDst { // the caller tries again as it sees fit
 		t.close(true)
 		return
 	}
@@ -189,12 +204,33 @@ func (t *Conn) OnTimer(*loop.Timer) {
 	case waiting:
 		t.connect()
 	case relaying:
-		if left := t.cfg.IdleTimeout - time.Duration(t.w.Loop.Now()-t.lastMove); left > 0 {
-			t.w.Loop.SetTimer(&t.timer, left, t)
+		if t.arm() {
 			return
 		}
 		t.close(false)
 	}
+}
+
+// arm sets the timer to the end of the idle time or of the connection's, whichever is first; false where that is now.
+func (t *Conn) arm() bool {
+	now := t.w.Loop.Now()
+	left := time.Duration(1<<63 - 1)
+	if d := t.cfg.IdleTimeout; d > 0 {
+		if left = d - time.Duration(now-t.lastMove); left <= 0 {
+			t.flags |= exchange.StreamIdleTimeout
+			return false
+		}
+	}
+	if d := t.cfg.MaxDuration; d > 0 {
+		if left = min(left, d-time.Duration(now-t.began)); left <= 0 {
+			t.flags |= exchange.DurationTimeout
+			return false
+		}
+	}
+	if left < 1<<63-1 {
+		t.w.Loop.SetTimer(&t.timer, left, t)
+	}
+	return true
 }
 
 // OnConnect begins relaying, or tries again.
@@ -211,9 +247,14 @@ func (h *half) OnConnect(_ *loop.Conn, err error) {
 		t.up.c.Write(t.initial)
 		t.initial = nil
 	}
+	t.up.c.Flush() // a PROXY header goes out also where the endpoint speaks first
+	if t.state != relaying {
+		return
+	}
 	t.lastMove = t.w.Loop.Now()
-	if t.cfg.IdleTimeout > 0 {
-		t.w.Loop.SetTimer(&t.timer, t.cfg.IdleTimeout, t)
+	if !t.arm() {
+		t.close(false)
+		return
 	}
 	t.down.c.Pause(false)
 }
@@ -247,6 +288,11 @@ func (h *half) OnRead(c *loop.Conn) {
 			return
 		}
 		turn += n
+		if h.up {
+			t.bytes[1] += int64(n)
+		} else {
+			t.bytes[0] += int64(n)
+		}
 		if o.Blocked() {
 			c.Pause(true)
 			return
@@ -322,6 +368,9 @@ func (h *half) OnHangup(c *loop.Conn) {
 // OnWriteError is a peer that has gone.
 func (h *half) OnWriteError(*loop.Conn, error) { h.t.close(true) }
 
+// Caller returns the addresses of the connection that is relayed, for a PROXY header.
+func (h *half) Caller() (src, dst netip.AddrPort) { return h.t.down.c.Peer(), h.t.down.c.Local() }
+
 // Drain lets the connection be: bytes have no place to stop at.
 func (t *Conn) Drain() {}
 
@@ -339,6 +388,14 @@ func (t *Conn) close(failed bool) {
 	t.l.Connections.Add(-1)
 	t.l.Active.Add(-1)
 	t.endTry(failed && was != relaying)
+	if failed && t.flags == 0 && was != relaying {
+		t.flags |= exchange.UpstreamConnectionFailure
+	}
+	if t.w.Conns != nil {
+		t.w.Conns.RecordConn(&pipeline.ConnEnd{
+			Listener: t.l, Config: t.cfg, Cluster: t.cluster, Flags: t.flags, BytesIn: t.bytes[0], BytesOut: t.bytes[1], Nanoseconds: t.w.Loop.Now() - t.began,
+		})
+	}
 	for _, c := range []*loop.Conn{t.down.c, t.up.c} {
 		switch {
 		case c == nil:

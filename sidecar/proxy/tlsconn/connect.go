@@ -32,14 +32,18 @@ type dial struct {
 
 // Connect begins a connection with TLS on it. h learns by OnConnect how it went: the socket's part and the handshake. The
 // time that both take is for h to bound.
-func Connect(l *loop.Loop, network, address string, cfg *tls.Config, g *Gate, ob Observer, h loop.Handler) (*loop.Conn, error) {
-	return l.Dial(network, address, &dial{h: h, cfg: cfg, g: g, ob: ob})
+func Connect(l *loop.Loop, to *loop.Target, cfg *tls.Config, g *Gate, ob Observer, h loop.Handler) (*loop.Conn, error) {
+	return l.DialTo(to, &dial{h: h, cfg: cfg, g: g, ob: ob})
 }
 
 // OnConnect begins the handshake.
 func (d *dial) OnConnect(c *loop.Conn, err error) {
 	if err != nil {
 		d.h.OnConnect(c, err)
+		return
+	}
+	c.Flush() // what is to be said before the handshake
+	if c.Closed() {
 		return
 	}
 	t := &Conn{}
