@@ -115,6 +115,8 @@ func (b *builder) manager(listener, routes string) (*hcmv3.HttpConnectionManager
 		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		GenerateRequestId:     wrapperspb.Bool(true),
 		UseRemoteAddress:      wrapperspb.Bool(false),
+		// Within the mesh what a gateway wrote of a client's certificate is passed on.
+		ForwardClientCertDetails: hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY,
 	}
 	return m, nil
 }
@@ -157,6 +159,11 @@ func (b *builder) edgeListener(name string, g *model.Gateway) (*listenerv3.Liste
 	}
 	m.UseRemoteAddress = wrapperspb.Bool(true)
 	m.NormalizePath = wrapperspb.Bool(true)
+	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE
+	if g.TLS != nil && g.TLS.ForwardClientCertificate {
+		m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Subject: wrapperspb.Bool(true), Uri: true, Dns: true}
+	}
 	meta := &outriggerv1.ListenerMetadata{Direction: outriggerv1.ListenerMetadata_DIRECTION_EDGE}
 	if g.HTTP != nil {
 		meta.Forwarded = g.HTTP.Forwarded

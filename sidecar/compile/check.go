@@ -196,7 +196,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":                               " stat_prefix cluster weighted_clusters idle_timeout max_downstream_connection_duration max_connect_attempts ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               " clusters ",
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": " name weight ",
-	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": " codec_type stat_prefix rds route_config http_filters " +
+	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": " codec_type stat_prefix rds route_config http_filters forward_client_cert_details set_current_client_cert_details " +
 		"common_http_protocol_options http_protocol_options http2_protocol_options server_name max_request_headers_kb stream_idle_timeout " +
 		"request_headers_timeout stream_flush_timeout use_remote_address xff_num_trusted_hops via generate_request_id preserve_external_request_id normalize_path " +
 		"merge_slashes upgrade_configs skip_xff_append append_x_forwarded_port always_set_request_id_in_response strip_matching_host_port " +
@@ -227,6 +227,8 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": " mutations ",
 	"envoy.extensions.filters.http.header_mutation.v3.Mutations":              " request_mutations response_mutations ",
 	"envoy.config.common.mutation_rules.v3.HeaderMutation":                    " remove append ",
+
+	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails": " subject uri dns ",
 
 	// TLS.
 	"envoy.config.core.v3.TransportSocket":                       " name typed_config ",

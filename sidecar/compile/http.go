@@ -132,3 +132,23 @@ func http1Options(r *report, path string, o *corev3.Http1ProtocolOptions) {
 		}
 	}
 }
+
+// clientCert reads what becomes of x-forwarded-client-cert.
+func clientCert(r *report, path string, m *hcmv3.HttpConnectionManager) (c snapshot.ClientCert) {
+	switch t := m.GetForwardClientCertDetails(); t {
+	case hcmv3.HttpConnectionManager_SANITIZE:
+	case hcmv3.HttpConnectionManager_FORWARD_ONLY:
+		c.Mode = snapshot.ClientCertForward
+	case hcmv3.HttpConnectionManager_APPEND_FORWARD:
+		c.Mode = snapshot.ClientCertAppend
+	case hcmv3.HttpConnectionManager_SANITIZE_SET:
+		c.Mode = snapshot.ClientCertSet
+	case hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY:
+		c.Mode = snapshot.ClientCertAlways
+	default:
+		r.add(join(path, "forward_client_cert_details"), "is unknown")
+	}
+	d := m.GetSetCurrentClientCertDetails()
+	c.Subject, c.URI, c.DNS = d.GetSubject().GetValue(), d.GetUri(), d.GetDns()
+	return c
+}

@@ -100,6 +100,7 @@ func (c *Compiler) manager(r *report, path string, m *hcmv3.HttpConnectionManage
 	}
 	d.l.HTTP = h
 	h.HTTP2 = http2Options(r, join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions(), false)
+	h.ClientCert = clientCert(r, path, m)
 	h.Options = httpOptions(r, path, m, &d.l, d.forwarded)
 	switch m.GetCodecType() {
 	case hcmv3.HttpConnectionManager_AUTO:

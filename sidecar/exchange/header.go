@@ -25,6 +25,7 @@ const (
 	XForwardedProto
 	XForwardedHost
 	XForwardedPort
+	XForwardedClientCert
 	XRequestID
 	Forwarded
 	Via
@@ -60,7 +61,7 @@ var knownNames = [numKnown]string{
 	TransferEncoding: "transfer-encoding", TE: "te", Trailer: "trailer", Upgrade: "upgrade",
 	ContentLength: "content-length", ContentType: "content-type", ContentEncoding: "content-encoding",
 	Expect: "expect", XForwardedFor: "x-forwarded-for", XForwardedProto: "x-forwarded-proto",
-	XForwardedHost: "x-forwarded-host", XForwardedPort: "x-forwarded-port", XRequestID: "x-request-id", Forwarded: "forwarded", Via: "via",
+	XForwardedHost: "x-forwarded-host", XForwardedPort: "x-forwarded-port", XForwardedClientCert: "x-forwarded-client-cert", XRequestID: "x-request-id", Forwarded: "forwarded", Via: "via",
 	TraceParent: "traceparent", GRPCTimeout: "grpc-timeout", GRPCStatus: "grpc-status",
 	GRPCMessage: "grpc-message", RetryAfter: "retry-after", Cookie: "cookie", SetCookie: "set-cookie",
 	Authorization: "authorization", Date: "date", Server: "server", Location: "location",

@@ -2,8 +2,10 @@ package proxy_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"io"
 	"net"
 	"net/http"
@@ -429,3 +431,48 @@ func TestTLSAllocatesNothing(t *testing.T) {
 }
 
 var allocAnswer = []byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+// TestForwardedClientCert tells of the caller's certificate in the place of what the caller itself says, and of none where it
+// has none.
+func TestForwardedClientCert(t *testing.T) {
+	ca := testkit.NewCA(t, "ca")
+	got := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Got", strings.Join(r.Header.Values("X-Forwarded-Client-Cert"), "|"))
+	}
+	me := ca.Issue(t, time.Time{}, "spiffe://mesh/me", "me.example", `q"uote,x`)
+	sum := sha256.Sum256(me.Certificate.Certificate[0])
+	own := "Hash=" + hex.EncodeToString(sum[:]) + `;Subject="CN=spiffe://mesh/me";URI=spiffe://mesh/me;DNS=me.example;DNS="q\"uote,x"`
+	for _, h2 := range []bool{false, true} {
+		m := tlsMesh(t, ca, snapshot.HTTP1, 0, got)
+		for mode, want := range map[snapshot.ClientCertMode]string{
+			snapshot.ClientCertSanitize: "", snapshot.ClientCertForward: "Hash=forged", snapshot.ClientCertAppend: "Hash=forged," + own,
+			snapshot.ClientCertSet: own, snapshot.ClientCertAlways: "Hash=forged",
+		} {
+			m.http.ClientCert = snapshot.ClientCert{Mode: mode, Subject: true, URI: true, DNS: true}
+			req, _ := http.NewRequest("GET", "https://"+m.Addr("http"), nil)
+			req.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
+			res, err := tlsClient(t, ca.Pool(), me, h2).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if g := res.Header.Get("X-Got"); g != want {
+				t.Errorf("h2 %v, mode %d: %q, want %q", h2, mode, g, want)
+			}
+		}
+	}
+	m := newMesh(t, snapshot.HTTP1, nil, backend(t, got))
+	for mode, want := range map[snapshot.ClientCertMode]string{snapshot.ClientCertSet: "", snapshot.ClientCertForward: "", snapshot.ClientCertAlways: "Hash=forged"} {
+		m.http.ClientCert.Mode = mode
+		req, _ := http.NewRequest("GET", m.url(), nil)
+		req.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
+		res, err := client(t, false).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if g := res.Header.Get("X-Got"); g != want {
+			t.Errorf("without TLS, mode %d: %q, want %q", mode, g, want)
+		}
+	}
+}

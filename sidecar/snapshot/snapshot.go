@@ -91,6 +91,8 @@ type HTTP struct {
 	// StripInternal removes fields that only sidecars exchange (ReasonHeader, AttemptHeader): at the edge and
 	// towards the application.
 	StripInternal bool
+	// ClientCert is what becomes of x-forwarded-client-cert.
+	ClientCert ClientCert
 	// Upgrades lists the upgrade tokens that are let through, in lower case: "websocket", "connect".
 	Upgrades []string
 	// Options is what few listeners ask for; nil where all of it is off.

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
 )
 
 // ServerConn is the server's side of a connection: requests one after another, answered in order.
@@ -306,6 +307,7 @@ func (sc *ServerConn) begin(s *pipeline.Stream, n int) {
 	sc.body.InitRequest(&sc.frame)
 	s.Peer, s.Secure = sc.peer, sc.c.Layer() != nil
 	if s.Secure {
+		s.TLS = tlsconn.Of(sc.c)
 		s.Req.Scheme = "https"
 	}
 	s.Proto = exchange.HTTP11

@@ -7,6 +7,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/pipeline"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
 	"github.com/outrigger-mesh/outrigger/sidecar/proxy/ws"
 )
 
@@ -152,7 +153,9 @@ func (sc *ServerConn) headers(id uint32, st *stream, end bool, block []byte) boo
 		}
 	}
 	s.Bind((*serverStream)(st))
-	s.Peer, s.Secure = sc.peer, sc.c.Layer() != nil
+	if s.Peer, s.Secure = sc.peer, sc.c.Layer() != nil; s.Secure {
+		s.TLS = tlsconn.Of(sc.c)
+	}
 	s.Proto = exchange.HTTP2
 	if sc.tooLarge {
 		st.length = -1

@@ -60,6 +60,9 @@ func (s *Stream) askForBody() {
 // ClientFromPeer sets the client's address: the peer, or what trusted hops say.
 func (s *Stream) ClientFromPeer() {
 	s.Client = s.Peer.Addr()
+	if s.http.ClientCert.Mode != snapshot.ClientCertAlways {
+		s.clientCert()
+	}
 	if s.http.UseRemoteAddress || s.Req.Header.Has(exchange.XForwardedFor) {
 		s.forwardedFor()
 	}

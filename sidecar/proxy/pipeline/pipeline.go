@@ -16,6 +16,7 @@ import (
 	"github.com/outrigger-mesh/outrigger/balancer"
 	"github.com/outrigger-mesh/outrigger/sidecar/exchange"
 	"github.com/outrigger-mesh/outrigger/sidecar/loop"
+	"github.com/outrigger-mesh/outrigger/sidecar/proxy/tlsconn"
 	"github.com/outrigger-mesh/outrigger/sidecar/snapshot"
 	"github.com/outrigger-mesh/outrigger/sidecar/upstream"
 )
@@ -198,12 +199,14 @@ const (
 type Stream struct {
 	exchange.Exchange
 
-	w     *Worker
-	l     *Listener
-	cfg   *snapshot.Listener
-	http  *snapshot.HTTP
-	down  Downstream
-	up    Upstream
+	w    *Worker
+	l    *Listener
+	cfg  *snapshot.Listener
+	http *snapshot.HTTP
+	down Downstream
+	up   Upstream
+	// TLS is the connection's, or nil; the downstream codec sets it.
+	TLS   *tlsconn.Conn
 	route *snapshot.Route
 	fwd   *snapshot.Forward
 	chain []snapshot.Filter
@@ -310,6 +313,7 @@ func (w *Worker) Discard(s *Stream) { w.recycle(s) }
 func (w *Worker) recycle(s *Stream) {
 	x := &s.Exchange
 	x.Route = nil
+	s.TLS = nil
 	s.l, s.cfg, s.http, s.down, s.up, s.route, s.fwd, s.chain = nil, nil, nil, nil, nil, nil, nil, nil
 	s.ref, s.cluster, s.rt, s.host, s.pool, s.lb, s.ep = nil, nil, nil, nil, nil, nil, nil
 	s.phase, s.wait = phaseNew, waitNone

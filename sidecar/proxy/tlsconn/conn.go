@@ -34,6 +34,8 @@ type Conn struct {
 	seal bool   // Seal is at work
 	cut  bool   // the socket ended without close_notify
 	info Info
+	// forwarded is what Forwarded has made.
+	forwarded string
 
 	in framing
 	// drained: crypto/tls holds nothing that it has not given out, so that asking it before the socket has more is in vain.
