@@ -57,7 +57,7 @@ type Conn struct {
 	StallTime time.Duration
 	stall     *Stall
 	tally     *Tally // counts the connection, or nil
-	held      int // bytes of out that are accounted for
+	held      int    // bytes of out that are accounted for
 }
 
 // ReadResult says how a Read went.

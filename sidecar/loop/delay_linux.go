@@ -22,7 +22,7 @@ type delayProbe struct {
 	f      func(now, delay int64)
 	sent   int64 // when the event was made; 0: none is under way
 	last   int64
-	turns  int  // since the loop slept, which ended at woke
+	turns  int // since the loop slept, which ended at woke
 	woke   int64
 	rested bool // f was told that the queue is empty
 }

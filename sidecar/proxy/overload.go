@@ -111,7 +111,7 @@ func percent(share uint32) int64 { return int64(share) * 100 / overload.Whole }
 // full counts a new connection; where that is one too many it counts it off again, and says so.
 func (a *acceptor) full() bool {
 	w := a.srv.watch
-	reason := ""
+	var reason string
 	n := a.l.Open.Add(1)
 	switch limit := a.l.Config.Load().MaxConnections; {
 	case limit > 0 && n > limit:

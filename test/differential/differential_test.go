@@ -74,7 +74,7 @@ func start(t *testing.T, name string, command func(bootstrap string) *exec.Cmd) 
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "diff") // not TempDir: the console's path has 108 bytes
+	dir, err := os.MkdirTemp("", "diff") //nolint:usetesting // the console's path has 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
