@@ -31,11 +31,14 @@ func Merge(base, over *Spec) *Spec {
 	if over.Requests != nil {
 		m.Requests = over.Requests
 	}
+	if over.Preconnect != nil {
+		m.Preconnect = over.Preconnect
+	}
 	return &m
 }
 
-// Encode writes max_connections, max_pending_requests and max_requests of the cluster's thresholds. A nil s is the
-// default.
+// Encode writes max_connections, max_pending_requests and max_requests of the cluster's thresholds, and its
+// preconnect_policy where connections are made ahead. A nil s is the default.
 func Encode(s *Spec, c *clusterv3.Cluster) {
 	if s == nil {
 		s = &Spec{}
@@ -50,4 +53,7 @@ func Encode(s *Spec, c *clusterv3.Cluster) {
 	t.MaxConnections = value(s.Connections, DefaultConnections)
 	t.MaxPendingRequests = value(s.Pending, DefaultPending)
 	t.MaxRequests = value(s.Requests, DefaultRequests)
+	if s.Preconnect != nil && *s.Preconnect > 1 {
+		c.PreconnectPolicy = &clusterv3.Cluster_PreconnectPolicy{PerUpstreamPreconnectRatio: wrapperspb.Double(*s.Preconnect)}
+	}
 }

@@ -92,6 +92,11 @@ func (c *Compiler) cluster(r *report, m *clusterv3.Cluster) *clusterDef {
 	}
 	upstreamHTTP(r, m, out)
 	thresholds(r, m.GetCircuitBreakers(), out)
+	if p := m.GetPreconnectPolicy().GetPerUpstreamPreconnectRatio(); p != nil {
+		if out.Preconnect = p.GetValue(); !(out.Preconnect >= 1 && out.Preconnect <= 3) {
+			r.add("preconnect_policy.per_upstream_preconnect_ratio", "must be from 1 to 3")
+		}
+	}
 	out.Outlier = outlier(r, m.GetOutlierDetection())
 	out.Health = health(r, m.GetHealthChecks())
 	if p := m.GetCommonLbConfig().GetHealthyPanicThreshold().GetValue(); p != 0 {

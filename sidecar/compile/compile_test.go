@@ -130,6 +130,9 @@ func describe(w *strings.Builder, c *Compiler, sink *table) {
 		if k.Socket != nil || k.ProxyProtocol != 0 {
 			fmt.Fprintf(w, "  socket %+v PROXY protocol=%d\n", k.Socket, k.ProxyProtocol)
 		}
+		if k.Preconnect != 0 {
+			fmt.Fprintf(w, "  preconnect %v\n", k.Preconnect)
+		}
 		if k.DNS != nil {
 			fmt.Fprintf(w, "  dns %+v\n", *k.DNS)
 		}

@@ -438,3 +438,27 @@ func TestPipelining(t *testing.T) {
 		}
 	}
 }
+
+// A connection made ahead is there before anybody asks for it.
+func TestPreconnect(t *testing.T) {
+	accepted := make(chan net.Conn, 16)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(echo))
+	s.Config.ConnState = func(c net.Conn, st http.ConnState) {
+		if st == http.StateNew {
+			accepted <- c
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	m := newMesh(t, snapshot.HTTP1, nil, s.Listener.Addr().String())
+	if err := m.Table().SetCluster(&snapshot.Cluster{Name: "c", Protocol: snapshot.HTTP1, Strategy: roundrobin.Strategy{}, Preconnect: 2}); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client(t, false).Get(m.url())
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	resp.Body.Close()
+	<-accepted
+	<-accepted // one call, and a connection for the next
+}

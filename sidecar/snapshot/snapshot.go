@@ -184,6 +184,9 @@ type Cluster struct {
 	Health                                              *HealthCheck
 	// MaxRequestsPerConnection ends a connection after so many exchanges; 0 means no limit.
 	MaxRequestsPerConnection uint32
+	// Preconnect is how many HTTP/1.1 connections there should be for each that is in use or waited for, from 1 to 3; 0 or 1
+	// makes none ahead.
+	Preconnect float64
 	// TLS is what connections are encrypted with; nil where they are not.
 	TLS *ClientTLS
 	// MaxConnectionAge ends a connection that is so old, ± 10 %, when its exchanges have ended; 0 means no limit.

@@ -84,6 +84,9 @@ func (p *Pool) Acquire(proto snapshot.Protocol, w Waiter) {
 		ln.idle[n-1] = nil
 		ln.idle = ln.idle[:n-1]
 		w.PoolReady(c)
+		if cfg := p.Host.cluster.Config(); cfg.Preconnect > 1 {
+			ln.ahead(proto, cfg)
+		}
 		return
 	}
 	cl := p.Host.cluster
@@ -97,6 +100,37 @@ func (p *Pool) Acquire(proto snapshot.Protocol, w Waiter) {
 	ln.waiting = append(ln.waiting, w)
 	ln.live++
 	ln.dial(proto, cfg)
+	if cfg.Preconnect > 1 {
+		ln.ahead(proto, cfg)
+	}
+}
+
+// aheadAtOnce bounds what one exchange begins ahead, so that a burst is not doubled at once.
+const aheadAtOnce = 3
+
+// ahead makes exclusive connections before they are wanted: Preconnect for each one that is in use or waited for. What it
+// cannot have is no failure of anybody's, and counts as none. (Envoy's per_upstream_preconnect_ratio.)
+func (ln *lane) ahead(proto snapshot.Protocol, cfg *snapshot.Cluster) {
+	p := ln.pool
+	if ln != &p.h1 || p.Host.gone.Load() {
+		return
+	}
+	cl := p.Host.cluster
+	wanted := ln.count - ln.dialing - len(ln.idle) + ln.live
+	for n := 0; n < aheadAtOnce && float64(ln.count) < float64(wanted)*cfg.Preconnect; n++ {
+		if cl.conns.Add(1) > limit(cfg.MaxConnections) {
+			cl.conns.Add(-1)
+			return
+		}
+		ln.dialing++
+		ln.count++
+		if _, err := p.dialer.Dial(p, proto); err != nil {
+			ln.dialing--
+			ln.count--
+			cl.conns.Add(-1)
+			return
+		}
+	}
 }
 
 // dial makes connections where those being made are too few for those that wait. Whoever waits afterwards has a

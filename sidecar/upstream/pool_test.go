@@ -156,3 +156,50 @@ func TestMultiplexed(t *testing.T) {
 	p.Gone(snapshot.HTTP2, conn)
 	books(t, c, 0, 0)
 }
+
+// Connections made ahead are there for whoever comes next, and what cannot be had of them fails nobody.
+func TestPreconnect(t *testing.T) {
+	d := &fakeDialer{}
+	p, c := newPool(t, d, snapshot.Cluster{Preconnect: 2, MaxConnections: 5})
+	var first, second, third fakeWaiter
+	p.Acquire(snapshot.HTTP1, &first)
+	if d.began != 2 {
+		t.Fatalf("%d connections begun for the first exchange, want 2", d.began)
+	}
+	a, b := &fakeConn{room: 1}, &fakeConn{room: 1}
+	p.Connected(snapshot.HTTP1, a)
+	p.Connected(snapshot.HTTP1, b)
+	if first.got != a || p.Idle() != 1 {
+		t.Fatalf("the first exchange got %v, %d idle", first.got, p.Idle())
+	}
+	p.Acquire(snapshot.HTTP1, &second)
+	if second.got != b || d.began != 4 {
+		t.Fatalf("the second exchange got %v, %d begun; want the one that was ready, and 4", second.got, d.began)
+	}
+	p.DialFailed(snapshot.HTTP1, nil, "refused")
+	p.DialFailed(snapshot.HTTP1, nil, "refused")
+	books(t, c, 0, 2)
+	d.err = errors.New("no such socket")
+	p.Acquire(snapshot.HTTP1, &third)
+	if third.flag != exchange.UpstreamConnectionFailure {
+		t.Fatalf("the third exchange got %v, %v", third.got, third.flag)
+	}
+	books(t, c, 0, 2)
+	if n := c.Overflow(LimitConnections); n != 0 {
+		t.Errorf("overflow counted %d times", n)
+	}
+}
+
+// No more is made ahead than the limit allows, and reaching it so is no overflow.
+func TestPreconnectWithinLimits(t *testing.T) {
+	d := &fakeDialer{}
+	p, c := newPool(t, d, snapshot.Cluster{Preconnect: 3, MaxConnections: 2})
+	var w fakeWaiter
+	p.Acquire(snapshot.HTTP1, &w)
+	books(t, c, 1, 2)
+	var m fakeWaiter
+	p.Acquire(snapshot.HTTP2, &m) // no room for one of this protocol
+	if d.began != 2 || m.flag != exchange.UpstreamOverflow {
+		t.Errorf("%d begun, flag %v", d.began, m.flag)
+	}
+}
