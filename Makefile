@@ -14,7 +14,7 @@ LINT        := $(CACHE)/bin/golangci-lint
 # Time that one package's tests may take.
 TESTTIME    ?= 20m
 
-.PHONY: help build shop demo test test-deps test-run test-fuzz test-fresh check lint archtest generated tidy fmt generate bench fuzz soak clean
+.PHONY: help build shop demo autobahn test test-deps test-run test-fuzz test-fresh check lint archtest generated tidy fmt generate bench fuzz soak clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-run: ## all tests, with the race detector
 
 test-fuzz: ## every fuzz target for 20 s, two at a time
 	FUZZTIME=20s FUZZJOBS=$(P) tools/fuzz.sh
+
+autobahn: build ## the Autobahn test suite through one sidecar and through two (needs Python 2.7)
+	wstest=$$(tools/autobahn/install.sh) && OUTRIGGER_BIN=$(CURDIR)/$(BIN) OUTRIGGER_WSTEST="$$wstest" go test -count 1 -v -timeout $(TESTTIME) ./test/autobahn
 
 test-fresh: ## README's two commands in a Debian root with nothing but Go (needs root and debootstrap)
 	test/fresh/run.sh

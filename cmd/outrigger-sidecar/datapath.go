@@ -64,7 +64,9 @@ func newDataPath(d dataPathDeps) (*dataPath, error) {
 }
 
 // Sink is the table of upstreams, which also tells the prober of changes.
-func (p *dataPath) Sink() compile.Sink { return &sink{p.Table(), p.prober, p.names, map[string]*snapshot.DNS{}} }
+func (p *dataPath) Sink() compile.Sink {
+	return &sink{p.Table(), p.prober, p.names, map[string]*snapshot.DNS{}}
+}
 
 type sink struct {
 	*upstream.Table

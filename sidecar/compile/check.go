@@ -292,7 +292,7 @@ var served = map[protoreflect.FullName]fieldSet{
 	"envoy.config.cluster.v3.Cluster": " name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment health_checks " +
 		"circuit_breakers http2_protocol_options typed_extension_protocol_options outlier_detection metadata load_balancing_policy " +
 		"least_request_lb_config ring_hash_lb_config common_lb_config upstream_connection_options upstream_bind_config dns_refresh_rate dns_failure_refresh_rate dns_lookup_family transport_socket preconnect_policy ",
-	"envoy.config.cluster.v3.Cluster.PreconnectPolicy": " per_upstream_preconnect_ratio ",
+	"envoy.config.cluster.v3.Cluster.PreconnectPolicy":                                    " per_upstream_preconnect_ratio ",
 	"envoy.config.cluster.v3.UpstreamConnectionOptions":                                   " tcp_keepalive ",
 	"envoy.config.core.v3.TcpKeepalive":                                                   " keepalive_probes keepalive_time keepalive_interval ",
 	"envoy.config.core.v3.BindConfig":                                                     " source_address extra_source_addresses socket_options ",

@@ -201,8 +201,11 @@ func TestSocketOptions(t *testing.T) {
 	}
 	on(l, func() {
 		for _, k := range []struct{ level, name, want int }{
-			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 7}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 3},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 2}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1234},
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 7},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 3},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 2},
+			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1234},
 		} {
 			if v, err := unix.GetsockoptInt(c.FD(), k.level, k.name); v != k.want || err != nil {
 				t.Errorf("option %d/%d is %d, %v", k.level, k.name, v, err)
