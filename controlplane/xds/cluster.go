@@ -116,7 +116,7 @@ func (b *builder) cluster(s *model.Service, p model.Port, version string) (*clus
 	c.ConnectTimeout = durationpb.New(connect)
 	if names && b.kind != GRPC { // endpoints by EDS must be IP addresses
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED //nolint:staticcheck // what every Envoy takes
+		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 		c.EdsClusterConfig = nil
 		c.LoadAssignment = b.endpoints(s, p, version)
 	}

@@ -122,7 +122,7 @@ func (c *Compiler) dns(r *report, m *clusterv3.Cluster, out *snapshot.Cluster, l
 			r.add("dns_failure_refresh_rate", "base_interval must be at least 100 ms, and max_interval not below it")
 		}
 	}
-	switch f := m.GetDnsLookupFamily(); f { //nolint:staticcheck // as above
+	switch f := m.GetDnsLookupFamily(); f {
 	case clusterv3.Cluster_AUTO:
 		d.Family = snapshot.V6Preferred
 	case clusterv3.Cluster_V4_ONLY:

@@ -27,6 +27,8 @@ cleanup() {
 trap cleanup EXIT
 bind() { mkdir -p "$2"; mount --bind "$1" "$2"; mounted+=("$2"); }
 
+kept="a root made for this run"
+[ ! -d "$sys/usr" ] || kept="a root kept from an earlier run (FRESH_DIR): its packages and Go's caches were there"
 if [ ! -d "$sys/usr" ]; then
 	debootstrap --variant=minbase --include=make,git,ca-certificates "$suite" "$sys" >"$work/debootstrap.log" ||
 		{ tail -20 "$work/debootstrap.log" >&2; exit 1; }
@@ -62,7 +64,7 @@ enter() {
 mkdir -p "$(dirname "$log")"
 {
 	echo "# README's commands in a fresh Debian $suite, $(date -u +%Y-%m-%dT%H:%MZ), commit $(git -C "$root" rev-parse --short HEAD)"
-	echo "# $(nproc) cores, $(awk '/MemTotal/ {printf "%d GiB", $2/1048576+0.5}' /proc/meminfo), Linux $(uname -r), $(go version)"
+	echo "# $(nproc) cores, $(awk '/MemTotal/ {printf "%d GiB", $2/1048576+0.5}' /proc/meminfo), Linux $(uname -r), $(go version); $kept"
 	failed=0
 	for target in ${FRESH_TARGETS:-demo test}; do
 		echo
