@@ -31,12 +31,12 @@ shop: ## the example shop's services and its demo, in bin/shop
 demo: build ## run the example shop with a little load and a tour; without a terminal it ends by itself
 	$(BIN)/shop/demo -outrigger $(BIN)/outrigger -f examples/shop
 
-test: ## install what the tests need, then check, then run all tests with the race detector
+test: ## install what the tests need, check, run all tests with the race detector, fuzz
 	@$(MAKE) --no-print-directory test-deps
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory test-fuzz
 	@$(MAKE) --no-print-directory test-run
+	@$(MAKE) --no-print-directory test-fuzz
 
 test-deps: ## install what the tests need (Debian packages, Envoy, Consul, golangci-lint), as far as it is missing
 	@tools/deps.sh

@@ -91,7 +91,7 @@ func (t *Template) walk(path, name string, value *string) bool {
 		last := i == len(t.parts)-1
 		switch {
 		case n < 0:
-			return last
+			return last && !t.rest // what stands for the rest comes after a slash
 		case last && !t.rest:
 			return false
 		}
