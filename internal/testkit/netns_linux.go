@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -23,6 +24,10 @@ const netnsEnv = "OUTRIGGER_TEST_NETNS"
 func InNetNS(t *testing.T, programs ...string) bool {
 	t.Helper()
 	if os.Getenv(netnsEnv) != "" {
+		// What is mounted stays in here. Where the root is no mount point (chroot), whoever made it has seen to that.
+		if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil && !errors.Is(err, syscall.EINVAL) {
+			t.Fatalf("keep mounts apart: %v", err)
+		}
 		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 			t.Fatalf("set loopback up: %v: %s", err, out)
 		}
@@ -46,7 +51,7 @@ func InNetNS(t *testing.T, programs ...string) bool {
 	run := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
 	c := exec.Command(os.Args[0], "-test.run="+run, "-test.v", "-test.timeout=5m")
 	c.Env = append(os.Environ(), netnsEnv+"=1")
-	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("in a network namespace: %v\n%s", err, out)

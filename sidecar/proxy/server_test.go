@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -123,6 +124,20 @@ func (m *mesh) count(name string, labels ...string) (n uint64) {
 		}
 	}
 	return n
+}
+
+// change puts a changed copy of the HTTP listener's configuration in use.
+func (m *mesh) change(t testing.TB, f func(h *snapshot.HTTP)) {
+	t.Helper()
+	h, l := *m.http, *m.snap.Listeners["http"]
+	f(&h)
+	m.http, l.HTTP = &h, &h
+	next := &snapshot.Snapshot{Listeners: maps.Clone(m.snap.Listeners)}
+	next.Listeners["http"] = &l
+	m.snap = next
+	if err := m.Apply(next); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (m *mesh) url() string { return "http://" + m.Addr("http") }

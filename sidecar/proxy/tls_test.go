@@ -448,7 +448,9 @@ func TestForwardedClientCert(t *testing.T) {
 			snapshot.ClientCertSanitize: "", snapshot.ClientCertForward: "Hash=forged", snapshot.ClientCertAppend: "Hash=forged," + own,
 			snapshot.ClientCertSet: own, snapshot.ClientCertAlways: "Hash=forged",
 		} {
-			m.http.ClientCert = snapshot.ClientCert{Mode: mode, Subject: true, URI: true, DNS: true}
+			m.change(t, func(h *snapshot.HTTP) {
+				h.ClientCert = snapshot.ClientCert{Mode: mode, Subject: true, URI: true, DNS: true}
+			})
 			req, _ := http.NewRequest("GET", "https://"+m.Addr("http"), nil)
 			req.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
 			res, err := tlsClient(t, ca.Pool(), me, h2).Do(req)
@@ -463,7 +465,7 @@ func TestForwardedClientCert(t *testing.T) {
 	}
 	m := newMesh(t, snapshot.HTTP1, nil, backend(t, got))
 	for mode, want := range map[snapshot.ClientCertMode]string{snapshot.ClientCertSet: "", snapshot.ClientCertForward: "", snapshot.ClientCertAlways: "Hash=forged"} {
-		m.http.ClientCert.Mode = mode
+		m.change(t, func(h *snapshot.HTTP) { h.ClientCert.Mode = mode })
 		req, _ := http.NewRequest("GET", m.url(), nil)
 		req.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
 		res, err := client(t, false).Do(req)
