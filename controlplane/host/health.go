@@ -132,7 +132,7 @@ func (h *Host) healthy(u *unit, st pool.Status) (bool, string) {
 		return st.Runner.Ready, ""
 	}
 	h.mu.Lock()
-	r, told := h.reports[st.ID]
+	r := h.reports[st.ID]
 	last, kept := h.last[st.ID]
 	h.mu.Unlock()
 	port := ""
@@ -154,8 +154,8 @@ func (h *Host) healthy(u *unit, st pool.Status) (bool, string) {
 	switch {
 	case known || u.spec.Health == nil:
 		return true, "" // the runner says that it runs once its port accepts
-	case !told && kept && last.PID == st.Runner.PID && last.Healthy:
-		return true, "" // known from before the control plane's restart
+	case kept && last.PID == st.Runner.PID && last.Healthy:
+		return true, "" // known from before the control plane's restart, or the sidecar's replacement: nothing was found yet
 	}
 	return false, "its health check has not passed yet"
 }

@@ -469,8 +469,22 @@ func (s *Server) Drain(ctx context.Context, propagation time.Duration, handover 
 			p.Refusing.Store(true)
 		}
 	}
-	for active() > 0 && ctx.Err() == nil {
-		wait(ctx, 10*time.Millisecond)
+	// What is accepted already and has not asked yet, and connections that are kept, end with their next answer: whoever is
+	// just sending on one would not know what became of it. Those that stay silent are closed.
+	open, quiet := -1, time.Duration(0)
+	for ctx.Err() == nil {
+		n := 0
+		if handover {
+			n = s.connections(ls)
+		}
+		if active() > 0 || n != open {
+			open, quiet = n, 0
+		}
+		if active() == 0 && (n == 0 || quiet >= silence) {
+			break
+		}
+		wait(ctx, drainPoll)
+		quiet += drainPoll
 	}
 	if handover { // callers that keep an idle connection learn of it by its end
 		for _, l := range ls {
@@ -482,6 +496,23 @@ func (s *Server) Drain(ctx context.Context, propagation time.Duration, handover 
 			})
 		}
 	}
+}
+
+const (
+	drainPoll = 10 * time.Millisecond
+	// silence is how long no connection may have ended, before those that are left count as idle.
+	silence = time.Second
+)
+
+// connections counts what is open of listeners.
+func (s *Server) connections(ls []*listener) (n int) {
+	for _, l := range ls {
+		_ = s.onLoops(func(i int) error {
+			n += len(l.acceptors[i].conns)
+			return nil
+		})
+	}
+	return n
 }
 
 func wait(ctx context.Context, d time.Duration) {

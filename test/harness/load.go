@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -152,6 +153,7 @@ func (r *Running) Now() Result {
 	defer r.mu.Unlock()
 	c := r.res
 	c.Failures = slices.Clone(c.Failures)
+	c.Versions, c.Instances, c.Reasons = maps.Clone(c.Versions), maps.Clone(c.Instances), maps.Clone(c.Reasons)
 	c.Took = time.Since(r.began)
 	return c
 }

@@ -136,4 +136,5 @@ async function main() {
   }
 }
 
-main();
+// The ends of sockets that the other side has not closed yet are not waited for.
+main().then(() => process.exit());
