@@ -605,6 +605,16 @@ func TestHealthReports(t *testing.T) {
 	if i, _ := last(); len(i.Endpoints("here")) != 1 || !i.Endpoints("here")[0].Health.Serves() {
 		t.Errorf("%+v", i)
 	}
+	// A sidecar that takes another's place has found nothing yet: what is known of the process holds.
+	waitFor(t, "what was found to be kept", func() bool {
+		m.Host.mu.Lock()
+		defer m.Host.mu.Unlock()
+		return m.last["orders-1.0.0-0"].Healthy
+	})
+	m.Report("orders-1.0.0-0", Report{Ready: true, Health: []ClusterHealth{{Cluster: "inbound/http", State: HealthUnknown}}})
+	if all := m.Instances(); len(all) != 1 || !all[0].Healthy || !all[0].Advertised {
+		t.Errorf("after a report that says nothing: %+v", all)
+	}
 	m.leave()
 	m = begin(t, dir)
 	m.Apply(w.input())
